@@ -128,6 +128,9 @@ class PPOConfig(TrainConfig):
     ema_decay: float | None = Field(
         0.992, ge=0, lt=1, description="of the averaged weights that are written; null: none"
     )
+    log_rollouts: int = Field(
+        8, ge=0, description="rollouts of each step that go to rollouts.jsonl: the first ones of the batch"
+    )
     gold: bool = Field(True, description="on the pocket world, log the gold reward too (never trained on)")
 
     @model_validator(mode="before")

@@ -58,6 +58,11 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
+    @property
+    def kl(self) -> Tensor:
+        """``(B,)``: summed log-ratio of each sampled response to the reference, in nats."""
+        return ((self.rollout.logprobs - self.ref_logprobs) * self.rollout.mask).sum(1)
+
     def take(self, rows: Tensor) -> Experience:
         """The responses at ``rows`` (long), padded no wider than these need."""
         rollout = self.rollout.take(rows)
@@ -120,6 +125,7 @@ class Learner:
             self.average = AveragedModel(policy, multi_avg_fn=averaging)
             self.average.update_parameters(policy)  # the first update copies: the average starts at π_0
         self.seconds: dict[str, float] = {}
+        self.logged: list[dict[str, Any]] = []
 
     @property
     def steps(self) -> int:
@@ -127,7 +133,9 @@ class Learner:
         return self.order.steps
 
     def step(self, step: int) -> dict[str, float]:
-        """One step of the algorithm (see the module); ``step`` counts from 1. Returns its metrics."""
+        """One step of the algorithm (see the module); ``step`` counts from 1. Returns its metrics; its first
+        ``config.log_rollouts`` rollouts are then in ``logged`` (see ``rollout_rows``), its times in
+        ``seconds``."""
         with self._timed("sample"):
             rollout = self.sample(step)
         with self._timed("assess"):
@@ -140,6 +148,7 @@ class Learner:
             ]
         if self.average is not None:
             self.average.update_parameters(self.policy)
+        self.logged = rollout_rows(experience, self.config.log_rollouts)
         return {**self.describe(experience), **_means(updates), "lr": lr}
 
     def sample(self, step: int) -> Rollout:
@@ -248,7 +257,7 @@ class Learner:
         ``kl_per_token`` the same over all tokens; ``gold`` only where it is known.
         """
         rollout, mask = experience.rollout, experience.rollout.mask
-        kl = ((rollout.logprobs - experience.ref_logprobs) * mask).sum(1)
+        kl = experience.kl
         described = {"n": len(rollout), **_mean("reward", experience.scores), **_mean("kl", kl)}
         if self.gold is not None:
             rated = [self.gold(p, c.text) for p, c in zip(rollout.prompts, rollout.completions)]
@@ -312,6 +321,25 @@ class Learner:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
+
+
+def rollout_rows(experience: Experience, n: int) -> list[dict[str, Any]]:
+    """The first ``n`` rollouts for people to read: ``prompt``; ``response``; ``reward``, the reward model's,
+    before every penalty; ``kl``, summed over the sampled tokens, in nats; ``n_tokens``, EOS included; and
+    how it ended (``finish``: ``eos``, or ``length`` where it was cut off)."""
+    rollout = experience.rollout
+    rewards, kls = experience.scores[:n].tolist(), experience.kl[:n].tolist()
+    return [
+        {
+            "prompt": prompt,
+            "response": completion.text,
+            "reward": reward,
+            "kl": kl,
+            "n_tokens": len(completion.token_ids),
+            "finish": completion.finish,
+        }
+        for prompt, completion, reward, kl in zip(rollout.prompts, rollout.completions, rewards, kls)
+    ]
 
 
 def _apply(model: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> float:

@@ -71,6 +71,7 @@ def train_ppo(
             _require_finite(metrics, step, out)
             run.log(step, **metrics)
             run.time(step, **learner.seconds)
+            run.log_rollouts(step, learner.logged)
             if step % config.save_every == 0 or step == learner.steps:
                 run.save_checkpoint(step, {"learner": learner.state(), "metrics": metrics})
             advance(1, _note(metrics))

@@ -4,6 +4,7 @@ DIR/                 the finished model in Hugging Face format
 DIR/run.json         command, config, versions, hardware, parents, results
 DIR/metrics.jsonl    one line a step; only numbers that a second run reproduces
 DIR/timings.jsonl    one line a step; seconds and rates
+DIR/rollouts.jsonl   PPO: some responses of each step, with reward and KL; reproducible as well
 DIR/checkpoints/     step-N/state.pt: everything that is needed to go on after step N
 """
 
@@ -30,6 +31,7 @@ from alignbench.train.models import quiet_transformers
 
 # may differ between a run and its resumption: they change no number
 FREE_KEYS = frozenset({"save_every", "keep"})
+LOGS = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
 
 
 class Run:
@@ -96,11 +98,16 @@ class Run:
         for name, value in metrics.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise WorkError(f"{self.out}, step {step}: {name} is {value}; lower lr, or use dtype=float32")
-        self._append("metrics.jsonl", {"step": step, **metrics})
+        self._append("metrics.jsonl", [{"step": step, **metrics}])
 
     def time(self, step: int, **timings: float) -> None:
         """Append one line to timings.jsonl (seconds and rates: these differ from run to run)."""
-        self._append("timings.jsonl", {"step": step, **{k: round(v, 4) for k, v in timings.items()}})
+        self._append("timings.jsonl", [{"step": step, **{k: round(v, 4) for k, v in timings.items()}}])
+
+    def log_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append lines to rollouts.jsonl; like ``log``, before the step's checkpoint is saved."""
+        if rows:
+            self._append("rollouts.jsonl", [{"step": step, **row} for row in rows])
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Save ``state`` (nested dicts, lists, tuples, numbers, strings, tensors) and the states of the
@@ -156,12 +163,12 @@ class Run:
             file.close()
         self._files.clear()
 
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+    def _append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         if name not in self._files:
             if not (self.out / "run.json").exists():
                 self.note()
             self._files[name] = (self.out / name).open("a", encoding="utf-8")
-        self._files[name].write(json.dumps(record) + "\n")
+        self._files[name].write("".join(json.dumps(record) + "\n" for record in records))
         self._files[name].flush()
 
     def _checkpoints(self) -> list[int]:
@@ -170,7 +177,7 @@ class Run:
 
     def _cut_logs(self, step: int) -> None:
         self.close()
-        for path in (self.out / "metrics.jsonl", self.out / "timings.jsonl"):
+        for path in (self.out / name for name in LOGS):
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 held = [line for line in lines if _step_of(line) <= step]
@@ -225,7 +232,7 @@ def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
     # checkpoints too: a run that found them would go on from another run's weights
-    for name in ("config.json", "model.safetensors", "metrics.jsonl", "checkpoints/*"):
+    for name in ("config.json", "model.safetensors", *LOGS, "checkpoints/*"):
         if out.is_dir() and any(out.glob(name)):
             raise UsageError(
                 f"--out {out} already holds {name}, which is not this run's; name another folder"
@@ -236,10 +243,11 @@ def _refuse_other_config(out: Path, record: dict[str, Any], kind: str, config: T
     if record["kind"] != kind:
         raise UsageError(f"--resume: {out} holds a run of `train {record['kind']}`, not `train {kind}`")
     before, now = record["config"], config.model_dump()
-    for key in now:
-        if key not in FREE_KEYS and before.get(key) != now[key]:
+    for key, field in type(config).model_fields.items():
+        had = before.get(key, field.default)  # a key that is younger than the run
+        if key not in FREE_KEYS and had != now[key]:
             raise UsageError(
-                f"--resume: {key} is {now[key]!r} but the run in {out} has {before.get(key)!r}; "
+                f"--resume: {key} is {now[key]!r} but the run in {out} has {had!r}; "
                 f"use the same config, or another --out"
             )
 

@@ -52,8 +52,8 @@ def configure(saved: Saved, data: tuple[Path, Path]) -> Callable[..., PPOConfig]
     return make
 
 
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def lines(out: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize("dies_at", [2, 4])
@@ -77,8 +77,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     monkeypatch.setattr(Learner, "step", real)
     torch.rand(7)  # what else happened in the meantime does not matter
     ppo.train_ppo(config, broken, resume=True, quiet=True)
-    assert (broken / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    for name in ("model.safetensors", "raw/model.safetensors"):
+    for name in ("metrics.jsonl", "rollouts.jsonl", "model.safetensors", "raw/model.safetensors"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -104,6 +103,32 @@ def test_what_is_written(configure: Callable[..., PPOConfig], tmp_path: Path, sa
     sft, average, raw = weights
     # four steps at 0.992 leave the average close to where it began, on the way to the raw weights
     assert 0 < (average - sft).norm() < 0.1 * (raw - sft).norm()
+
+
+def test_all_rollouts_of_a_step_average_to_its_metrics(
+    configure: Callable[..., PPOConfig], tmp_path: Path
+) -> None:
+    out = tmp_path / "ppo"
+    ppo.train_ppo(configure(steps=2, log_rollouts=4), out, quiet=True)
+    rows = lines(out, "rollouts.jsonl")
+    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4
+    for logged in lines(out):
+        of_step = [row for row in rows if row["step"] == logged["step"]]
+        for mean, key in (("reward", "reward"), ("kl", "kl"), ("response_length", "n_tokens")):
+            assert sum(row[key] for row in of_step) / 4 == pytest.approx(logged[mean], abs=1e-5)
+        assert sum(row["finish"] == "eos" for row in of_step) / 4 == logged["eos_rate"]
+    assert len({row["prompt"] for row in rows[:4]}) == 4
+    assert all(isinstance(row["response"], str) for row in rows)
+
+
+def test_the_first_rollouts_of_a_step_are_logged_and_change_nothing(
+    configure: Callable[..., PPOConfig], tmp_path: Path
+) -> None:
+    for n in (0, 2, 4):
+        ppo.train_ppo(configure(steps=1, log_rollouts=n), tmp_path / str(n), quiet=True)
+    assert not (tmp_path / "0" / "rollouts.jsonl").exists()
+    assert lines(tmp_path / "2", "rollouts.jsonl") == lines(tmp_path / "4", "rollouts.jsonl")[:2]
+    assert lines(tmp_path / "0") == lines(tmp_path / "4")
 
 
 def test_without_an_average_the_last_weights_are_written(

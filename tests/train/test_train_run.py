@@ -54,6 +54,16 @@ def test_resume_with_another_config_names_the_key(tmp_path: Path) -> None:
     create(tmp_path, resume=True, seed=1, save_every=7, keep=3)  # these change no number
 
 
+def test_a_key_that_is_younger_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
+    create(tmp_path).note()
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["config"]["warmup"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    create(tmp_path, resume=True)
+    with pytest.raises(UsageError, match=r"warmup is 3 but the run .* has 0"):
+        create(tmp_path, resume=True, warmup=3)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "metrics.jsonl"])
 def test_a_folder_with_another_model_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
@@ -126,6 +136,7 @@ def test_a_checkpoint_restores_state_generators_and_logs(tmp_path: Path) -> None
     drawn = draw()
     run.log(2, loss=0.2)
     run.time(2, seconds=1.0)
+    run.log_rollouts(2, [{"response": "a\u2028b"}, {"response": "c"}])
     run.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')  # a kill in the middle of a line
@@ -140,7 +151,7 @@ def test_a_checkpoint_restores_state_generators_and_logs(tmp_path: Path) -> None
     assert draw() == drawn
     run.log(2, loss=0.5)
     assert lines(tmp_path) == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.5}]
-    assert lines(tmp_path, "timings.jsonl") == []
+    assert lines(tmp_path, "timings.jsonl") == lines(tmp_path, "rollouts.jsonl") == []
 
 
 def test_without_a_checkpoint_the_logs_begin_again(tmp_path: Path) -> None:
