@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "alignbench"
-ANYWHERE = {"errors", "progress", "environment", "sources", "workspace"}
+ANYWHERE = {"errors", "progress", "environment", "processes", "sources", "workspace"}
 # room → rooms that it may import; docs/architecture.md says the same in words
 MAY_IMPORT: dict[str, set[str]] = {
     "stats": set(),
@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"evaluation", "judges", "stats", "ledger", "engines", "tasks", "report", "pocket"},
     "report": {"compare"},
     "train": {"engines", "stats", "pocket"},
-    "recipes": {"train", "compare", "report", "pocket", "engines"},
+    "recipes": {"train", "compare", "evaluation", "report", "ledger", "stats", "pocket", "engines"},
 }
 HEAVY = {
     "torch",
