@@ -16,7 +16,7 @@ from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
 from alignbench.judges.specs import JudgeSpec, parse_judge
-from alignbench.tasks.documents import metrics_with_chance
+from alignbench.tasks.documents import metrics_with_levels
 from alignbench.tasks.registry import find_tasks, list_entries
 from alignbench.tasks.types import Document, Task
 
@@ -104,7 +104,7 @@ def make_plan(
     for task in found:
         if not documents[task.name]:
             raise UsageError(f"task {task.name} has no documents; check its data in {task.path}")
-    found = [replace(task, metrics=metrics_with_chance(task, documents[task.name])) for task in found]
+    found = [replace(task, metrics=metrics_with_levels(task, documents[task.name])) for task in found]
     specs: list[JudgeSpec] = []
     if len(parsed) > 1:
         specs, judge_notes = _judges(judges, parsed, found)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from alignbench.tasks.documents import documents_fingerprint, metrics_with_chance
+from alignbench.tasks.documents import documents_fingerprint, metrics_with_levels
 from alignbench.tasks.types import Task
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """The task's metadata, JSON-able; chance levels that follow from the documents are filled in."""
+    """The task's metadata, JSON-able; chance and majority levels that follow from the documents are filled in."""
     documents = task.load()
     facts = {
         key: getattr(task, key)
         for key in ("name", "family", "area", "kind", "description", "headline", "judged", "judge", "world")
     }
     metrics = []
-    for metric in metrics_with_chance(task, documents):
+    for metric in metrics_with_levels(task, documents):
         shown = asdict(metric)
-        del shown["uniform_chance"]
+        del shown["uniform_chance"], shown["built_in"]
         metrics.append(shown)
     return facts | {
         "documents": len(documents),

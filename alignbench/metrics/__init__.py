@@ -20,9 +20,12 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "preference": {"accuracy": pair_accuracy, "reward_margin": reward_margin},
 }
 """Task kind → name in the task file → function."""
+RAW = frozenset({"reward_margin"})
+"""The built-in metrics whose values have no range; all others lie in 0…1."""
 
 __all__ = [
     "BUILT_IN",
+    "RAW",
     "accuracy",
     "accuracy_bytes",
     "contains",

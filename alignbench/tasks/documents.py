@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from alignbench.errors import UsageError
 from alignbench.sources import load_rows
+from alignbench.tasks.exemplars import with_exemplars
 from alignbench.tasks.plugins import function
 from alignbench.tasks.spec import TaskSpec
 from alignbench.tasks.templates import digest, expression, template
@@ -36,13 +37,19 @@ def load_documents(
         raise UsageError(f"{path}: {spec.documents} gives no documents; mend it")
     _refuse_duplicates(documents, path)
     shots = spec.few_shot
-    if shots is None:
-        return documents
-    if shots.split is None or shots.split == split:
+    if shots is not None:
         pool = documents
-    else:
-        pool = [build(i, row) for i, row in enumerate(_rows(spec, path, shots.split, mirror, seed, trusted))]
-    return _with_exemplars(documents, pool, spec, path)
+        if shots.split not in (None, split):
+            rows = _rows(spec, path, shots.split, mirror, seed, trusted)
+            pool = [build(position, row) for position, row in enumerate(rows)]
+        try:
+            documents = with_exemplars(documents, pool, shots, spec.task)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+    if spec.instruction is not None:
+        head = spec.instruction.strip() + "\n\n"
+        documents = [replace(doc, prompt=head + doc.prompt) for doc in documents]
+    return documents
 
 
 class Builder:
@@ -147,15 +154,36 @@ class Builder:
         return expression(source, f"{self.path}: {key}") if source is not None else None
 
 
-def metrics_with_chance(task: Task, documents: Sequence[Document]) -> tuple[Metric, ...]:
-    """The task's metrics with ``chance`` filled in where it follows from the documents.
+def metrics_with_levels(task: Task, documents: Sequence[Document]) -> tuple[Metric, ...]:
+    """The task's metrics with the levels that follow from the documents: ``chance`` where the task file says
+    ``uniform``, and ``majority`` for built-in metrics of choices.
 
     Uniform guessing: the mean over documents of the share of right choices. That is the expectation of
     accuracy and MC1 under a choice drawn at random, and of MC2 under equal likelihoods.
     """
     shares = [len(set(doc.correct)) / len(doc.choices) for doc in documents if doc.choices]
     mean = sum(shares) / len(shares) if shares else None
-    return tuple(replace(m, chance=mean) if m.uniform_chance else m for m in task.metrics)
+    majority = majority_level(documents) if task.kind == "multiple_choice" else None
+    return tuple(
+        replace(
+            metric,
+            chance=mean if metric.uniform_chance else metric.chance,
+            majority=majority if metric.built_in else metric.majority,
+        )
+        for metric in task.metrics
+    )
+
+
+def majority_level(documents: Sequence[Document]) -> float | None:
+    """Share of the documents on which the choice that is right most often is right.
+
+    That is what a policy scores which always gives this one answer. None where the documents do not all have
+    the same choices (then there is no such answer), or there are no choices.
+    """
+    if not documents or not documents[0].choices or len({frozenset(doc.choices) for doc in documents}) > 1:
+        return None
+    right = Counter(text for doc in documents for text in {doc.choices[index] for index in doc.correct})
+    return max(right.values()) / len(documents)
 
 
 def documents_fingerprint(documents: Sequence[Document]) -> str:
@@ -202,27 +230,3 @@ def _refuse_duplicates(documents: Sequence[Document], path: Path) -> None:
         if doc.doc_id in seen:
             raise UsageError(f"{path}: doc_id: two documents have the id {doc.doc_id!r}; make it unique")
         seen.add(doc.doc_id)
-
-
-def _with_exemplars(
-    documents: Sequence[Document], pool: Sequence[Document], spec: TaskSpec, path: Path
-) -> list[Document]:
-    """Put ``n`` exemplars before every prompt: the first of one seeded order that are not the tested document
-    or of its cluster, so that nearly all documents share their exemplars."""
-    shots = spec.few_shot
-    assert shots is not None
-    order = list(pool)
-    random.Random(int(digest(f"few-shot {shots.seed} {spec.task}"), 16)).shuffle(order)
-    shown = [doc.prompt + doc.delimiter + (doc.target or "") for doc in order]
-    result = []
-    for doc in documents:
-        picked: list[str] = []
-        for other, text in zip(order, shown, strict=True):
-            if len(picked) == shots.n:
-                break
-            if other.prompt != doc.prompt and other.cluster != doc.cluster:
-                picked.append(text)
-        if len(picked) < shots.n:
-            raise UsageError(f"{path}: few_shot.n is {shots.n}, but there are only {len(picked)} exemplars")
-        result.append(replace(doc, prompt=shots.separator.join([*picked, doc.prompt])))
-    return result

@@ -17,9 +17,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from alignbench.errors import UsageError, nearest
+from alignbench.metrics import RAW
 from alignbench.tasks.documents import load_documents
 from alignbench.tasks.scoring import scorer
-from alignbench.tasks.spec import TaskSpec, peek, read_spec
+from alignbench.tasks.spec import MetricSpec, TaskSpec, peek, read_spec
+from alignbench.tasks.taskfile import read_taskfile
 from alignbench.tasks.types import Document, Metric, Task
 
 GROUP = "alignbench.tasks"
@@ -191,17 +193,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         kind=spec.kind,
         description=spec.description,
         path=path,
-        metrics=tuple(
-            Metric(
-                name=metric.name,
-                higher_is_better=metric.higher_is_better,
-                ideal=metric.ideal,
-                chance=None if metric.chance == "uniform" else metric.chance,
-                margin=metric.margin,
-                uniform_chance=metric.chance == "uniform",
-            )
-            for metric in spec.metrics
-        ),
+        metrics=tuple(_metric(metric, spec) for metric in spec.metrics),
         headline=spec.headline,
         score=scorer(spec, path, trusted=trusted),
         load=lambda: list(documents()),
@@ -217,12 +209,32 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
     )
 
 
+def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
+    built_in = metric.function is None and spec.score is None
+    unit, bounds = metric.unit, metric.bounds
+    if built_in:
+        unit = "raw" if metric.name in RAW else "rate"
+    elif bounds is not None and unit is None:
+        unit = "rate" if 0 <= bounds[0] and bounds[1] <= 1 else "raw"
+    return Metric(
+        name=metric.name,
+        higher_is_better=metric.higher_is_better,
+        ideal=metric.ideal,
+        chance=None if metric.chance == "uniform" else metric.chance,
+        margin=metric.margin,
+        uniform_chance=metric.chance == "uniform",
+        unit=unit,
+        bounds=(0.0, 1.0) if unit == "rate" and bounds is None else bounds,
+        built_in=built_in,
+    )
+
+
 def _fingerprint(spec: TaskSpec, path: Path) -> str:
-    """SHA-256 over the task file and the Python files that it names."""
+    """SHA-256 over the task file, those that it extends, and the Python files that they name."""
     references = [spec.documents, spec.prepare, spec.score, *(metric.function for metric in spec.metrics)]
     files = sorted({path.parent / reference.partition(":")[0] for reference in references if reference})
-    total = hashlib.sha256(path.read_bytes())
-    for file in files:
+    total = hashlib.sha256()
+    for file in (*read_taskfile(path).files, *files):
         if file.is_file():
             total.update(file.read_bytes())
     return total.hexdigest()

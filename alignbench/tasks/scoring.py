@@ -9,7 +9,7 @@ from typing import Any
 from alignbench.errors import WorkError
 from alignbench.metrics import BUILT_IN
 from alignbench.tasks.plugins import function
-from alignbench.tasks.spec import TaskSpec
+from alignbench.tasks.spec import MetricSpec, TaskSpec
 from alignbench.tasks.types import Document, Values
 
 
@@ -37,7 +37,7 @@ def scorer(spec: TaskSpec, path: Path, *, trusted: bool) -> Callable[[Document, 
                 functions[reference] = function(reference, path, trusted=trusted)
             if reference not in results:
                 results[reference] = functions[reference](document.fields, given)
-            values[metric.name] = _pick(results[reference], metric.name, reference)
+            values[metric.name] = _pick(results[reference], metric, reference)
         if any(isinstance(result, Mapping) and result.get("unparsed") for result in results.values()):
             values["unparsed"] = 1.0
         return values
@@ -65,12 +65,20 @@ def _built_in(kind: str, name: str, document: Document, given: Any) -> float | N
     return result
 
 
-def _pick(result: Any, name: str, reference: str) -> float | None:
+def _pick(result: Any, metric: MetricSpec, reference: str) -> float | None:
     if isinstance(result, Mapping):
-        if name not in result:
-            raise WorkError(f"{reference} gives no value for the metric {name!r}")
-        result = result[name]
+        if metric.name not in result:
+            raise WorkError(f"{reference} gives no value for the metric {metric.name!r}")
+        result = result[metric.name]
     if result is None:
         return None
     value = float(result)
-    return value if value == value and abs(value) != float("inf") else None
+    if value != value or abs(value) == float("inf"):
+        return None
+    low, high = metric.bounds or ((0.0, 1.0) if metric.unit == "rate" else (value, value))
+    if not low <= value <= high:
+        raise WorkError(
+            f"{reference} gives {value:g} for the metric {metric.name!r}, outside {low:g} to {high:g}; "
+            "mend it, or the metric's 'bounds'"
+        )
+    return value

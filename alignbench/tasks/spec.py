@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alignbench.errors import UsageError, nearest
-from alignbench.tasks.types import Area, Kind
+from alignbench.tasks.taskfile import EXTENDS, Location, TaskFile, read_taskfile
+from alignbench.tasks.types import Area, Kind, Unit
 
 FUNCTION = r"^[\w-]+\.py:[A-Za-z_]\w*$"
 
@@ -32,12 +34,14 @@ class DataSpec(_Part):
 
 class FewShotSpec(_Part):
     """``n`` exemplars before the tested prompt: other documents of ``split`` (default: the same rows), in one
-    order drawn with ``seed``. The tested document and its cluster are never among them."""
+    order drawn with ``seed``. The tested document, its cluster and documents with its text are never among
+    them. ``balance``: as many exemplars of each target as of any other, or one more."""
 
     n: int = Field(ge=1)
     split: str | None = None
     seed: int = 0
     separator: str = "\n\n"
+    balance: bool = False
 
 
 class GenerationSpec(_Part):
@@ -51,7 +55,13 @@ class GenerationSpec(_Part):
 
 
 class MetricSpec(_Part):
-    """One metric: a built-in by its name, or a value of the Python function ``function``."""
+    """One metric: a built-in by its name, or a value of the Python function ``function``.
+
+    ``unit`` and ``bounds`` are for a function's values: ``rate`` is printed in percent, ``raw`` as it is;
+    ``bounds`` are the least and the greatest value possible. A rate lies in [0, 1] if nothing else is said;
+    with ``bounds`` alone a metric is a rate where they lie within [0, 1]. With neither, both are read off
+    the values. Built-in metrics know theirs.
+    """
 
     name: str = Field(pattern=r"^\w+$")
     function: str | None = Field(default=None, pattern=FUNCTION)
@@ -59,13 +69,16 @@ class MetricSpec(_Part):
     ideal: float | None = None
     chance: float | Literal["uniform"] | None = None
     margin: float | None = Field(default=None, ge=0)
+    unit: Unit | None = None
+    bounds: tuple[float, float] | None = None
 
 
 class TaskSpec(_Part):
     """A task file, checked. Templates are sandboxed Jinja; they see a row's fields, and the whole as ``row``.
 
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
-    ``references`` are a field's name or a Jinja expression that gives a list.
+    ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
+    that stands once at the head, before exemplars and prompt, with an empty line behind it.
     """
 
     task: str = Field(pattern=r"^[\w.-]+$")
@@ -77,6 +90,7 @@ class TaskSpec(_Part):
     prepare: str | None = Field(default=None, pattern=FUNCTION)
     doc_id: str | None = None
     cluster: str | None = None
+    instruction: str | None = Field(default=None, min_length=1)
     prompt: str
     delimiter: str | None = None
     target: str | None = None
@@ -130,6 +144,10 @@ def _misfits(spec: TaskSpec) -> Iterator[str]:
             )
         if metric.chance == "uniform" and spec.kind != "multiple_choice":
             yield f"metric {metric.name!r}: 'chance: uniform' is for multiple_choice; give a number"
+        if metric.bounds is not None and not -math.inf < metric.bounds[0] < metric.bounds[1] < math.inf:
+            yield f"metric {metric.name!r}: 'bounds' are two numbers, the lower first"
+        if metric.function is None and spec.score is None and (metric.unit or metric.bounds):
+            yield f"metric {metric.name!r} is built in and knows its unit and bounds; take them out"
     if names and spec.headline is None:
         yield f"'headline' is missing: name one of {', '.join(names)}"
     if spec.headline is not None and spec.headline not in names:
@@ -161,6 +179,10 @@ def problems_of(path: Path) -> list[str]:
 def peek(path: Path) -> dict[str, Any]:
     """Whatever of a broken file can still be read: its name and suites, to say which task is broken."""
     try:
+        return read_taskfile(path).keys
+    except UsageError:
+        pass
+    try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
@@ -169,82 +191,42 @@ def peek(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[TaskSpec | None, list[str]]:
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.load(text, Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [f"{path}: cannot be read ({error})"]
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return None, [f"{path}, line {line}: not valid YAML ({error.problem}); mend this line"]
-    except yaml.YAMLError as error:
-        return None, [f"{path}: not valid YAML ({error})"]
-    if not isinstance(raw, dict):
-        return None, [f"{path}: a task file is a mapping of keys such as task, area, kind, prompt"]
+        file = read_taskfile(path)
+    except UsageError as error:
+        return None, [str(error)]
     try:
-        spec = TaskSpec.model_validate(raw)
+        spec = TaskSpec.model_validate(file.keys)
     except ValidationError as error:
-        lines = _lines(text)
         # a mistyped key explains the missing one, so it comes first
         details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        return None, [_sentence(path, lines, detail) for detail in details]
+        return None, [_sentence(file, detail) for detail in details]
     problems = [f"{path}: {problem}" for problem in _misfits(spec)]
     return (None if problems else spec), problems
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Safe YAML that refuses a key given twice instead of keeping the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} twice", key.start_mark
-                )
-            seen.add(key.value)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-def _sentence(path: Path, lines: dict[tuple[Any, ...], int], detail: Any) -> str:
-    # a union's member ("float", "literal['uniform']") is part of pydantic's location but of no file
-    loc = tuple(detail["loc"])
-    while loc and loc not in lines and detail["type"] != "missing":
-        loc = loc[:-1]
-    key = ".".join(str(part) for part in loc)
-    where = f"{path}, line {lines[loc]}" if loc in lines else str(path)
+def _sentence(file: TaskFile, detail: Any) -> str:
+    location: Location = tuple(detail["loc"])
+    found, where = file.where(location)
     kind, message = detail["type"], detail["msg"]
     if kind == "extra_forbidden":
-        known = _keys_at(loc[:-1])
-        return f"{where}: unknown key {key!r}{nearest(str(loc[-1]), known)}; known are {', '.join(known)}"
+        known = _keys_at(location[:-1])
+        near = nearest(str(location[-1]), known)
+        return f"{where}: unknown key {_dotted(location)!r}{near}; known are {', '.join(known)}"
     if kind == "missing":
-        return f"{where}: key {key!r} is missing; add it"
-    return f"{where}: {key!r}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
+        return f"{where}: key {_dotted(location)!r} is missing; add it"
+    # a union's member ("float", "literal['uniform']") is part of pydantic's location but of no file
+    return f"{where}: {_dotted(found)!r}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
 
 
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+def _dotted(location: Location) -> str:
+    return ".".join(map(str, location))
+
+
+def _keys_at(location: Location) -> list[str]:
     parts: dict[str, type[BaseModel]] = {
         "data": DataSpec,
         "few_shot": FewShotSpec,
         "generation": GenerationSpec,
         "metrics": MetricSpec,
     }
-    return list((parts[loc[0]] if loc else TaskSpec).model_fields)
-
-
-def _lines(text: str) -> dict[tuple[Any, ...], int]:
-    """Line of each key and list item, by its path."""
-    lines: dict[tuple[Any, ...], int] = {}
-
-    def walk(node: Any, loc: tuple[Any, ...]) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                lines[(*loc, key.value)] = key.start_mark.line + 1
-                walk(value, (*loc, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                lines[(*loc, index)] = value.start_mark.line + 1
-                walk(value, (*loc, index))
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return lines
+    return list(parts[location[0]].model_fields) if location else [*TaskSpec.model_fields, EXTENDS]

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Area = Literal["truthfulness", "toxicity", "bias", "safety", "nlp", "helpfulness"]
 Kind = Literal["generate", "multiple_choice", "preference"]
+Unit = Literal["rate", "raw"]
+"""How a metric is printed: in percent, or as it is."""
 Values = Mapping[str, float | None]
 """Metric values of one sample. None: the measurement failed (missing). A wrong answer is 0, not None."""
 
@@ -36,7 +38,9 @@ class Document:
 class Metric:
     """One number a task reports. ``higher_is_better`` None: no better direction. ``ideal``: the value that is
     best where neither end is (a bias score: 0). ``margin``: differences below it do not matter, fixed
-    beforehand. ``chance``: what guessing scores."""
+    beforehand. ``chance``: what guessing at random scores; ``majority``: what always giving the answer that is
+    right most often scores, where all documents have the same choices. ``bounds``: the range that its values
+    can have; it and ``unit`` are None where nobody said. ``built_in``: the score is one of ``metrics``."""
 
     name: str
     higher_is_better: bool | None = True
@@ -44,6 +48,10 @@ class Metric:
     chance: float | None = None
     margin: float | None = None
     uniform_chance: bool = False
+    majority: float | None = None
+    unit: Unit | None = None
+    bounds: tuple[float, float] | None = None
+    built_in: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alignbench.engines.types import Completion, Scored
 from alignbench.errors import UsageError, WorkError
-from alignbench.tasks.documents import documents_fingerprint, load_documents, metrics_with_chance
+from alignbench.tasks.documents import documents_fingerprint, load_documents, metrics_with_levels
 from alignbench.tasks.registry import find_tasks
 from alignbench.tasks.spec import read_spec
 from alignbench.tasks.types import Document, Task
@@ -61,7 +61,7 @@ def test_a_question_as_the_model_gets_it(tmp_path: Path) -> None:
 
 def test_chance_is_the_mean_share_of_right_choices(tmp_path: Path) -> None:
     documents = load(tmp_path)
-    (metric,) = metrics_with_chance(task_of(tmp_path), documents)
+    (metric,) = metrics_with_levels(task_of(tmp_path), documents)
     assert metric.chance == pytest.approx((1 / 2 + 1 / 4 + 1 / 2) / 3)
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from alignbench.engines.types import Rewarded, Scored
-from alignbench.tasks.documents import metrics_with_chance
+from alignbench.tasks.documents import metrics_with_levels
 from alignbench.tasks.registry import find_tasks, tasks_root
 from alignbench.tasks.types import Task
 
@@ -78,7 +78,7 @@ def test_truthfulqa_chance_levels(shared_data: Path) -> None:
     ):
         task = shipped(name, shared_data)
         documents = task.load()
-        chance = {m.name: m.chance for m in metrics_with_chance(task, documents)}[metric]
+        chance = {m.name: m.chance for m in metrics_with_levels(task, documents)}[metric]
         assert chance is not None
         assert low < chance < high
         # equal log-likelihoods: MC2 is exactly the chance level, MC1 wins no tie
