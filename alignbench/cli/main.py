@@ -18,6 +18,7 @@ from alignbench.errors import AlignbenchError, nearest
 # name → the line that `alignbench --help` shows; the file is alignbench/cli/NAME.py and holds `command`
 COMMANDS = {
     "quickstart": "The whole story in minutes: base → SFT → RM → PPO, PPO-ptx → report.",
+    "evidence": "The story over seeds: what holds, with intervals (≤ 1 h on two cores).",
     "train": "Train a policy or a reward model: sft, rm, ppo.",
     "compare": "Compare policies: win-rates, deltas, alignment tax, report.",
     "eval": "Run tasks on one policy.",

@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import UsageError, WorkError
+from alignbench.processes import folder_lock, tethered
 from alignbench.progress import progress
 
 if TYPE_CHECKING:
     from alignbench.compare.results import Comparison
+    from alignbench.pocket.labelers import Labeler
 
 MAX_NEW_TOKENS = 24
 ARMS = ("ppo", "ppo-ptx")
@@ -42,14 +43,24 @@ PPO: Mapping[str, Any] = {
 PTX: Mapping[str, Any] = {"ptx_coef": 0.5, "ptx_batch_size": 12}
 N_RANKED = 640  # prompts whose outputs labelers rank
 
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "sft-seed": SFT_SEED,
+    "rankings": {"prompts": N_RANKED},
+    "rm": RM,
+    "sft": SFT,
+    "ppo": PPO,
+    "ptx": PTX,
+}
+
 
 @dataclass(frozen=True)
 class Quickstart:
-    """Where things lie below OUT."""
+    """Where things lie below OUT, and with which settings they are made."""
 
     out: Path
     seed: int
     quiet: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: SETTINGS)
 
     def __getattr__(self, name: str) -> Path:
         """``plan.sft_seed`` is OUT/sft-seed."""
@@ -81,13 +92,14 @@ def quickstart(
         seconds[name] = round(time.monotonic() - begun, 1)
         return result
 
-    base = stage("base", "base model", lambda: _base(plan, from_scratch))
-    stage("sft-seed", "a first SFT, to have outputs to rank", lambda: _sft_seed(plan, base))
-    stage("rankings", "labelers rank its outputs, K = 4…9 for each prompt", lambda: _rankings(plan))
-    stage("rm", "reward model from the rankings", lambda: _rm(plan))
-    stage("sft", "SFT, checkpoint chosen by the reward model", lambda: _sft(plan, base))
-    stage("ppo", "PPO and PPO-ptx, side by side", lambda: _ppo(plan))
-    found = stage("compare", "comparing the five policies", lambda: _compare(plan, base, command))
+    with folder_lock(out, "quickstart"):
+        base = stage("base", "base model", lambda: _base(plan, from_scratch))
+        stage("sft-seed", "a first SFT, to have outputs to rank", lambda: make_sft_seed(plan, base))
+        stage("rankings", "labelers rank its outputs, K = 4…9 for each prompt", lambda: make_rankings(plan))
+        stage("rm", "reward model from the rankings", lambda: make_rm(plan))
+        stage("sft", "SFT, checkpoint chosen by the reward model", lambda: make_sft(plan, base))
+        stage("ppo", "PPO and PPO-ptx, side by side", lambda: _ppo(plan))
+        found = stage("compare", "comparing the five policies", lambda: _compare(plan, base, command))
     seconds["total"] = round(sum(seconds.values()), 1)
     return {"verdict": found.verdict, "report": str(out / "report.html"), "seconds": seconds}
 
@@ -147,9 +159,14 @@ def _command(kind: str, folder: Path, config: Any) -> list[str]:
     return ["alignbench", "train", kind, *keys, "--out", str(folder)]
 
 
-def _sft_seed(plan: Quickstart, base: str) -> None:
+def make_sft_seed(plan: Quickstart, base: str) -> None:
     demonstrations = _written(plan.data / "demonstrations.jsonl", lambda: _demonstrations(plan.seed))
-    keys = {**SFT_SEED, "model": base, "data": str(demonstrations), "max_new_tokens": MAX_NEW_TOKENS}
+    keys = {
+        **plan.settings["sft-seed"],
+        "model": base,
+        "data": str(demonstrations),
+        "max_new_tokens": MAX_NEW_TOKENS,
+    }
     _train_sft(plan, plan.sft_seed, keys)
 
 
@@ -159,48 +176,50 @@ def _demonstrations(seed: int) -> list[dict[str, Any]]:
     return demonstrations(seed)
 
 
-def _rankings(plan: Quickstart) -> None:
-    _written(plan.data / "rankings.jsonl", lambda: _ranked_outputs(plan))
+def make_rankings(plan: Quickstart, team: Sequence[Labeler] | None = None) -> None:
+    """``team`` ranks the first SFT's outputs; the training labelers by default."""
+    _written(plan.data / "rankings.jsonl", lambda: _ranked_outputs(plan, team))
 
 
-def _ranked_outputs(plan: Quickstart) -> list[dict[str, Any]]:
+def _ranked_outputs(plan: Quickstart, team: Sequence[Labeler] | None) -> list[dict[str, Any]]:
     """Sample K = 4…9 outputs of the first SFT to each of ``N_RANKED`` prompts; labelers rank them."""
-    from alignbench.pocket import data
+    from alignbench.pocket import data, labelers
 
+    n = plan.settings["rankings"]["prompts"]
     rng = random.Random(f"k {plan.seed}")
-    asks = {ask.prompt: rng.randint(4, 9) for ask in data.prompts(plan.seed + 1, 2 * N_RANKED)}
-    counts = dict(list(asks.items())[:N_RANKED])
+    asks = {ask.prompt: rng.randint(4, 9) for ask in data.prompts(plan.seed + 1, 2 * n)}
+    counts = dict(list(asks.items())[:n])
     outputs = sample(plan.sft_seed, counts, seed=plan.seed, quiet=plan.quiet)
-    return data.rankings(outputs, plan.seed)
+    return data.rankings(outputs, plan.seed, team or labelers.TRAINING)
 
 
 def sample(
     folder: Path, counts: Mapping[str, int], *, seed: int, quiet: bool = False
 ) -> dict[str, list[str]]:
-    """``counts[prompt]`` outputs to each prompt at temperature 1, each with a seed of its own."""
+    """``counts[prompt]`` outputs to each prompt at temperature 1, each with a seed of its own, through the
+    ledger."""
     from alignbench.engines import open_engine
     from alignbench.engines.policy import parse_policy
     from alignbench.engines.types import Generate, Sampling
+    from alignbench.evaluation.run import ask_engine
+    from alignbench.ledger import Ledger
 
     engine = open_engine(parse_policy(str(folder)))
     sampling = Sampling(max_tokens=MAX_NEW_TOKENS, temperature=1.0, stop=("\n",))
     prompts = [prompt for prompt, k in counts.items() for _ in range(k)]
     requests = [Generate(prompt, sampling, seed=seed * 1_000_003 + i) for i, prompt in enumerate(prompts)]
-    texts = [""] * len(requests)
-    with progress("sampling", len(requests), unit="outputs", quiet=quiet) as advance:
-        for batch in engine.generate(requests):
-            for index, completion in batch:
-                texts[index] = completion.text
-            advance(len(batch))
+    bar = progress("sampling", len(requests), unit="outputs", quiet=quiet)
+    with bar as advance, Ledger.open() as ledger:
+        completions = ask_engine(engine, "generate", requests, ledger, on_done=advance)
     outputs: dict[str, list[str]] = {prompt: [] for prompt in counts}
-    for prompt, text in zip(prompts, texts):
-        outputs[prompt].append(text)
+    for prompt, completion in zip(prompts, completions):
+        outputs[prompt].append(completion.text)
     return outputs
 
 
-def _rm(plan: Quickstart) -> None:
+def make_rm(plan: Quickstart) -> None:
     keys = {
-        **RM,
+        **plan.settings["rm"],
         "model": str(plan.sft_seed),
         "data": str(plan.data / "rankings.jsonl"),
         "demonstrations": str(plan.data / "demonstrations.jsonl"),
@@ -208,9 +227,9 @@ def _rm(plan: Quickstart) -> None:
     _train_rm(plan, plan.rm, keys)
 
 
-def _sft(plan: Quickstart, base: str) -> None:
+def make_sft(plan: Quickstart, base: str) -> None:
     keys = {
-        **SFT,
+        **plan.settings["sft"],
         "model": base,
         "data": str(plan.data / "demonstrations.jsonl"),
         "reward_model": str(plan.rm),
@@ -221,20 +240,26 @@ def _sft(plan: Quickstart, base: str) -> None:
 
 def _ppo(plan: Quickstart) -> None:
     """Both arms at once, each in a process of its own with its share of the cores."""
-    keys = {
-        **PPO,
+    threads = max(1, (os.cpu_count() or 1) // len(ARMS))
+    # one core runs them one after the other
+    groups = [ARMS] if (os.cpu_count() or 1) > 1 else [(arm,) for arm in ARMS]
+    for arms in groups:
+        _train_apart(plan, {arm: ppo_keys(plan, arm, threads) for arm in arms})
+
+
+def ppo_keys(plan: Quickstart, arm: str, threads: int) -> dict[str, Any]:
+    """What the trainer of one arm is told."""
+    mix = {**plan.settings["ptx"], "pretrain_data": f"pocket:corpus?seed={plan.seed}"}
+    return {
+        **plan.settings["ppo"],
         "model": str(plan.sft),
         "reward_model": str(plan.rm),
         "data": f"pocket:prompts?seed={plan.seed}",
         "max_new_tokens": MAX_NEW_TOKENS,
         "seed": plan.seed,
-        "threads": max(1, (os.cpu_count() or 1) // len(ARMS)),
+        "threads": threads,
+        **(mix if arm == "ppo-ptx" else {}),
     }
-    mix = {**PTX, "pretrain_data": f"pocket:corpus?seed={plan.seed}"}
-    # one core runs them one after the other
-    groups = [ARMS] if (os.cpu_count() or 1) > 1 else [(arm,) for arm in ARMS]
-    for arms in groups:
-        _train_apart(plan, {arm: {**keys, **(mix if arm == "ppo-ptx" else {})} for arm in arms})
 
 
 def _train_apart(plan: Quickstart, arms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -261,25 +286,16 @@ def _train_apart(plan: Quickstart, arms: Mapping[str, Mapping[str, Any]]) -> Non
 
 @contextmanager
 def _processes(plan: Quickstart, arms: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The trainers as child processes; stopped when this one is."""
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
+    """The trainers as child processes, which end when this one does."""
+    with ExitStack() as stack:
+        running = {}
         for arm, keys in arms.items():
             words = [f"{key}={value}" for key, value in keys.items()]
-            command = [sys.executable, "-m", "alignbench", "train", "ppo", *words]
-            with (plan.out / f"{arm}.log").open("wb") as log:
-                running[arm] = subprocess.Popen(
-                    [*command, "--out", str(plan.out / arm), "--resume"],
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, "OMP_NUM_THREADS": str(keys["threads"])},
-                )
+            command = ["train", "ppo", *words, "--out", str(plan.out / arm), "--resume"]
+            threads = {"OMP_NUM_THREADS": str(keys["threads"])}
+            child = tethered(command, log=plan.out / f"{arm}.log", environment=threads)
+            running[arm] = stack.enter_context(child)
         yield running
-    finally:
-        for process in running.values():
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
 
 
 def _steps(folder: Path) -> tuple[int, float | None]:
@@ -291,19 +307,24 @@ def _steps(folder: Path) -> tuple[int, float | None]:
     return 0, None
 
 
-def _compare(plan: Quickstart, base: str, command: Sequence[str]) -> Comparison:
-    from alignbench.compare.run import run_comparison
+def policies(plan: Quickstart, base: str) -> list[str]:
+    """The five policies that are compared; the few-shot prefix of the second is written to a file."""
     from alignbench.pocket.data import prefix
 
     few_shot = plan.data / "prefix.txt"
     few_shot.write_text(prefix(plan.seed))
-    policies = [
+    return [
         f"base={base}",
         f"base-prompted={base}?prefix={few_shot}",
         *(f"{name}={plan.out / name}" for name in ("sft", *ARMS)),
     ]
+
+
+def _compare(plan: Quickstart, base: str, command: Sequence[str]) -> Comparison:
+    from alignbench.compare.run import run_comparison
+
     return run_comparison(
-        policies,
+        policies(plan, base),
         ["pocket"],
         ["gold", f"rm:{plan.rm}"],
         plan.out,
@@ -320,10 +341,15 @@ def _written(path: Path, rows: Callable[[], list[dict[str, Any]]]) -> Path:
     """Write rows as JSONL once; a file that is there is kept."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
-        partial.rename(path)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: a reader, or a resumed run, sees the old one or the new one."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _say(text: str, quiet: bool) -> None:
