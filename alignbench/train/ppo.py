@@ -20,13 +20,12 @@ from alignbench.train.models import (
     load_policy,
     load_reward_model,
     load_tokenizer,
-    prepare,
     require_room,
     stop_at_eos,
     world_of,
 )
 from alignbench.train.rollouts import reward_scores, share_tokenizer
-from alignbench.train.run import Run, save_model
+from alignbench.train.run import Run, open_run, save_model
 
 
 def train_ppo(
@@ -47,11 +46,15 @@ def train_ppo(
         UsageError: a wrong model, data or folder.
         WorkError: the training diverged, or a checkpoint is broken.
     """
-    run = Run.create(out, config, kind="ppo", resume=resume, command=command)
-    if run.finished:
+    with open_run(out, config, kind="ppo", resume=resume, command=command) as run:
+        if not run.finished:
+            _train(run, config, mirror, quiet)
         return run.record
-    prepare(config)
+
+
+def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> None:
     learner, tokenizer = build_learner(config, mirror)
+    run.require_same_rows(prompt=learner.prompts, pretraining=learner.texts)
     parents = {
         "model": config.model,
         "reward_model": config.reward_model,
@@ -68,7 +71,7 @@ def train_ppo(
     with bar as advance, arithmetic(config):
         for step in range(start + 1, learner.steps + 1):
             metrics = learner.step(step)
-            _require_finite(metrics, step, out)
+            _require_finite(metrics, step, run.out)
             run.log(step, **metrics)
             run.time(step, **learner.seconds)
             run.log_rollouts(step, learner.logged)
@@ -76,11 +79,10 @@ def train_ppo(
                 run.save_checkpoint(step, {"learner": learner.state(), "metrics": metrics})
             advance(1, _note(metrics))
     if learner.average is not None:
-        (out / "raw").mkdir(exist_ok=True)
-        save_model(learner.policy, tokenizer, out / "raw")
+        (run.out / "raw").mkdir(exist_ok=True)
+        save_model(learner.policy, tokenizer, run.out / "raw")
     written = learner.policy if learner.average is None else learner.average.module
     run.finish(written, tokenizer, last=metrics)
-    return run.record
 
 
 def build_learner(config: PPOConfig, mirror: Path | None = None) -> tuple[Learner, Any]:

@@ -36,11 +36,10 @@ from alignbench.train.models import (
     last_rewards,
     load_reward_model,
     load_tokenizer,
-    prepare,
     world_of,
 )
 from alignbench.train.objectives import ranking_loss
-from alignbench.train.run import Run
+from alignbench.train.run import Run, open_run
 
 MOST_FOR_SHIFT = 1000
 """Responses that the shift is estimated from, at most: its standard error is then 3 % of their spread."""
@@ -65,13 +64,17 @@ def train_rm(
         UsageError: a wrong model, data or folder.
         WorkError: the training diverged, or a checkpoint is broken.
     """
-    run = Run.create(out, config, kind="rm", resume=resume, command=command)
-    if run.finished:
+    with open_run(out, config, kind="rm", resume=resume, command=command) as run:
+        if not run.finished:
+            _train(run, config, mirror, quiet)
         return run.record
-    prepare(config)
+
+
+def _train(run: Run, config: RMConfig, mirror: Path | None, quiet: bool) -> None:
     tokenizer = load_tokenizer(config.model)
     train, held, unseen_labeler = read_split(config, tokenizer, mirror)
     zero, offset_from = _zero_point(config, train, tokenizer, mirror)
+    run.require_same_rows(training=train, held_out=held, held_out_labeler=unseen_labeler, zero_point=zero)
     model = load_reward_model(config.model, config, pad_id=tokenizer.pad_token_id)
     run.note(parents={"model": config.model}, world=world_of(model), n_train=len(train), n_eval=len(held))
 
@@ -97,7 +100,6 @@ def train_rm(
         offset = sum(rewards(model, shift, tokenizer.pad_token_id, config.micro_tokens)) / len(shift)
     model.config.reward_offset = offset
     run.finish(model, tokenizer, reward_offset=offset, offset_from=offset_from, **result)
-    return run.record
 
 
 def read_split(

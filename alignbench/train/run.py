@@ -10,6 +10,7 @@ DIR/checkpoints/     step-N/state.pt: everything that is needed to go on after s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,8 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,16 +28,37 @@ import torch
 
 from alignbench import environment
 from alignbench.errors import UsageError, WorkError
+from alignbench.processes import folder_lock
 from alignbench.train.config import TrainConfig
-from alignbench.train.models import quiet_transformers
+from alignbench.train.models import prepare, quiet_transformers
 
 # may differ between a run and its resumption: they change no number
 FREE_KEYS = frozenset({"save_every", "keep"})
 LOGS = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
 
 
+@contextmanager
+def open_run(
+    out: Path, config: TrainConfig, *, kind: str, resume: bool = False, command: Sequence[str] | None = None
+) -> Iterator[Run]:
+    """The run in ``out``, which no other process may train in meanwhile, with torch prepared for it unless it
+    has finished before.
+
+    Raises:
+        UsageError: see ``Run.create`` and ``folder_lock``.
+    """
+    with folder_lock(out, f"train {kind}"):
+        run = Run.create(out, config, kind=kind, resume=resume, command=command)
+        if not run.finished:
+            prepare(config)
+        try:
+            yield run
+        finally:
+            run.close()
+
+
 class Run:
-    """One run folder. Make it with ``Run.create``."""
+    """One run folder. Make it with ``open_run``."""
 
     def __init__(self, out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
         self.out = out
@@ -88,6 +111,25 @@ class Run:
         """Set fields of run.json (parents, world, results) and write it."""
         self.record.update(fields)
         _write_json(self.out / "run.json", self.record)
+
+    def require_same_rows(self, **rows: Sequence[Any]) -> None:
+        """Take note of the data, as loaded, that the run trains and evaluates on; it is written with the next
+        ``note``. A resumed run must be given the same.
+
+        Args:
+            rows: name of a set → its rows, whose ``repr`` tells them apart.
+
+        Raises:
+            UsageError: they are not those that the run began with.
+        """
+        found = {name: _digest(part) for name, part in rows.items()}
+        before = self.record.setdefault("rows_sha256", found)
+        changed = [name.replace("_", " ") for name in found if before.get(name) != found[name]]
+        if changed:
+            raise UsageError(
+                f"--resume: the {' and '.join(changed)} data are not those that the run in {self.out} began "
+                "with; bring them back, or name another --out"
+            )
 
     def log(self, step: int, **metrics: float | int | str | Mapping[str, Any] | None) -> None:
         """Append one line to metrics.jsonl. A step is logged before its checkpoint is saved.
@@ -250,6 +292,13 @@ def _refuse_other_config(out: Path, record: dict[str, Any], kind: str, config: T
                 f"--resume: {key} is {now[key]!r} but the run in {out} has {had!r}; "
                 f"use the same config, or another --out"
             )
+
+
+def _digest(rows: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:

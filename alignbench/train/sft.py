@@ -28,13 +28,12 @@ from alignbench.train.models import (
     load_policy,
     load_reward_model,
     load_tokenizer,
-    prepare,
     require_room,
     stop_at_eos,
     world_of,
 )
 from alignbench.train.objectives import IGNORE, response_lm_loss
-from alignbench.train.run import Run
+from alignbench.train.run import Run, open_run
 
 
 def train_sft(
@@ -55,13 +54,17 @@ def train_sft(
         UsageError: a wrong model, data or folder.
         WorkError: the training diverged, or a checkpoint is broken.
     """
-    run = Run.create(out, config, kind="sft", resume=resume, command=command)
-    if run.finished:
+    with open_run(out, config, kind="sft", resume=resume, command=command) as run:
+        if not run.finished:
+            _train(run, config, mirror, quiet)
         return run.record
-    prepare(config)
+
+
+def _train(run: Run, config: SFTConfig, mirror: Path | None, quiet: bool) -> None:
     tokenizer = load_tokenizer(config.model)
     model = load_policy(config.model, config)
     train, held = read_split(config, tokenizer, mirror)
+    run.require_same_rows(training=train, held_out=held)
     stop_at_eos(model, tokenizer)
     if config.reward_model:
         require_room(model, config.max_new_tokens)
@@ -97,7 +100,6 @@ def train_sft(
     )
     selected_by = "reward" if judge else "held-out loss" if held else "last step"
     run.finish(model, tokenizer, selected_by=selected_by, **result)
-    return run.record
 
 
 def read_split(

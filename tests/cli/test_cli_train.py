@@ -114,7 +114,7 @@ def test_summaries_carry_n_and_interval() -> None:
 def test_kill_9_and_resume_give_the_same_bytes(model: Path, data: Path, tmp_path: Path) -> None:
     def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
         settings = [
-            "steps=60",
+            "steps=400",
             "save_every=5",
             "eval_every=20",
             "eval_fraction=0.3",
@@ -129,6 +129,10 @@ def test_kill_9_and_resume_give_the_same_bytes(model: Path, data: Path, tmp_path
     log, deadline = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and (not log.exists() or len(log.read_text().splitlines()) < 12):
         time.sleep(0.005)
+    second = start(tmp_path / "killed", "--resume")
+    assert second.wait() == 2
+    assert second.stderr is not None
+    assert f"process {process.pid} (alignbench train sft) is working there".encode() in second.stderr.read()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "model.safetensors").exists()

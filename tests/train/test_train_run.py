@@ -40,6 +40,17 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path: Path) -> 
     assert not create(tmp_path / "run", resume=True).finished
 
 
+def test_resuming_with_other_rows_names_the_set(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    run.require_same_rows(training=["a", "b"], held_out=["c"])
+    run.note()
+    create(tmp_path, resume=True).require_same_rows(training=["a", "b"], held_out=["c"])
+    with pytest.raises(UsageError, match="the training data are not those"):
+        create(tmp_path, resume=True).require_same_rows(training=["b", "a"], held_out=["c"])
+    with pytest.raises(UsageError, match="the training and held out data are not those"):
+        create(tmp_path, resume=True).require_same_rows(training=["ab"], held_out=[])
+
+
 def test_a_run_that_wrote_nothing_leaves_nothing_to_refuse(tmp_path: Path) -> None:
     create(tmp_path / "run")
     create(tmp_path / "run")

@@ -207,6 +207,19 @@ def test_resuming_a_finished_run_does_nothing(config: Callable[..., SFTConfig], 
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_data_that_changed_stop_a_resumption(
+    config: Callable[..., SFTConfig], data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "finish", lambda *_, **__: None)
+    train_sft(config(steps=2), tmp_path / "out", quiet=True)
+    rows = Path(data).read_text()
+    Path(data).write_text(rows.replace(" a0", " a9"))
+    with pytest.raises(UsageError, match=r"the training( and held out)? data are not those"):
+        train_sft(config(steps=2), tmp_path / "out", resume=True, quiet=True)
+    Path(data).write_text(rows)
+    train_sft(config(steps=2), tmp_path / "out", resume=True, quiet=True)
+
+
 def test_another_seed_gives_another_run(config: Callable[..., SFTConfig], tmp_path: Path) -> None:
     for seed in (0, 1):
         train_sft(config(steps=2, seed=seed), tmp_path / str(seed), quiet=True)
