@@ -1,15 +1,17 @@
 # make quickstart: install into .venv, run the whole main job, write reports/quickstart/report.html
 # make test:       install into .venv, run the tests
+# make evidence:   install into .venv, run the main job over seeds, write reports/pocket/evidence.md
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help quickstart test lint types wheel clean
+.PHONY: help quickstart evidence test lint types wheel clean
 
 help:
 	@echo "make quickstart   install, then base → SFT → RM → PPO, PPO-ptx → report (minutes)"
+	@echo "make evidence     the same over 8 seeds → reports/pocket/evidence.md (up to an hour)"
 	@echo "make test         install, then the tests"
 	@echo "make lint types   ruff; mypy --strict"
 	@echo "make wheel        dist/alignbench-*.whl"
@@ -20,6 +22,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/install.py
 
 quickstart: $(STAMP)
 	@$(BIN)/alignbench quickstart
+
+evidence: $(STAMP)
+	@$(BIN)/alignbench evidence
 
 # -n auto: the tests run one thread each
 test: $(STAMP)

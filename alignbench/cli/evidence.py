@@ -56,6 +56,7 @@ def command(
     import json
     import sys
 
+    from alignbench.recipes.evidence.page import estimate
     from alignbench.recipes.evidence.run import PAGE, evidence
     from alignbench.recipes.evidence.run import only_seed as run_one
 
@@ -69,5 +70,6 @@ def command(
         return
     for row in found["questions"]:
         if row["primary"]:
-            click.echo(f"{row['verdict'] or 'no claim of the paper':22s}{row['sentence']}")
+            verdict = row["verdict"] or "no claim to test"
+            click.echo(f"{verdict:18s}{estimate(row, level=False):24s}{row['sentence']}")
     click.echo(f"the numbers: {out / PAGE}")

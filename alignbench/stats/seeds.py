@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from alignbench.stats.estimate import Interval, check_level, critical, is_number, two_sided
+from alignbench.stats.estimate import Interval, check_level, clip, critical, is_number, two_sided
 
 POWER, ALPHA = 0.8, 0.05
 MOST_SEEDS = 10_000
@@ -46,8 +46,15 @@ class OverSeeds:
     level: float = 0.95
 
 
-def over_seeds(values: Sequence[float | None], null: float | None = 0.0, level: float = 0.95) -> OverSeeds:
+def over_seeds(
+    values: Sequence[float | None],
+    null: float | None = 0.0,
+    level: float = 0.95,
+    span: Interval | None = None,
+) -> OverSeeds:
     """The mean of one value a seed, with its t interval, the test of ``null`` and the seeds that it needs.
+
+    The interval is cut at the ends of ``span``, the range that the values can have.
 
     Raises:
         ValueError: ``level`` is outside (0, 1).
@@ -70,7 +77,8 @@ def over_seeds(values: Sequence[float | None], null: float | None = 0.0, level: 
     if null is not None:
         p = two_sided((mean - null) / stderr, n - 1)
         needed = seeds_needed(mean - null, sd)
-    return OverSeeds(mean, sd, stderr, (mean - half, mean + half), p, n, missing, needed, null, level)
+    ci = clip((mean - half, mean + half), span)
+    return OverSeeds(mean, sd, stderr, ci, p, n, missing, needed, null, level)
 
 
 def paired_differences(a: Sequence[float | None], b: Sequence[float | None]) -> list[float | None]:

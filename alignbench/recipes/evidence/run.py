@@ -27,6 +27,7 @@ SCHEMA = 1
 POLL_SECONDS = 0.5
 NOTE_SECONDS = 5.0
 CURVE_BINS = 6
+SPANS = {"gold": (0.0, 1.0)}
 
 
 def evidence(
@@ -55,7 +56,7 @@ def evidence(
             one.claim(_folder(out, seed), seed, chosen, world)
         _run(out, seeds, jobs or os.cpu_count() or 1, scale, quiet)
         found = collect(out, seeds, chosen, world, command)
-        markdown = str
+        from alignbench.recipes.evidence.page import markdown
 
         write_whole(out / JSON, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_whole(out / PAGE, markdown(found))
@@ -197,12 +198,12 @@ def collect(
 
 def summarise(records: Sequence[Mapping[str, Any]], skills: Sequence[str]) -> dict[str, Any]:
     """Answers, the arms' means, the skills' table and the curves, over seeds."""
-    from alignbench.recipes.evidence.questions import answer_all, estimate_fields, values
+    from alignbench.recipes.evidence.questions import answer_all, estimate_fields, span_of, values
     from alignbench.stats.seeds import over_seeds
 
     def over(measure: str, a: str, b: str | None = None) -> dict[str, Any]:
         null = None if b is None else 0.0
-        return estimate_fields(over_seeds(values(records, measure, a, b), null))
+        return estimate_fields(over_seeds(values(records, measure, a, b), null, span=span_of(measure, b)))
 
     measures = records[0]["measures"]
     contrasts = {
@@ -237,7 +238,7 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, An
             {
                 "steps": [edges[i] + 1, edges[i + 1]],
                 **{
-                    name: estimate_fields(over_seeds([row[i] for row in rows], None))
+                    name: estimate_fields(over_seeds([row[i] for row in rows], None, span=SPANS.get(name)))
                     for name, rows in parts.items()
                 },
             }
