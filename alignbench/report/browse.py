@@ -1,82 +1,49 @@
-"""``alignbench browse``: an index of runs, their reports, and their samples in pages; on loopback, read only.
+"""``alignbench browse``: runs, their reports, samples and training curves; on loopback, read only.
 
 Every address is looked up in what a scan of the folder found, so no request can name a file of its own
-choosing; the Host header must be this server's (a page elsewhere cannot reach it by a name of its own).
+choosing; the Host header must name this machine (a page elsewhere cannot reach it by a name of its own).
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from functools import lru_cache
+import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from markupsafe import Markup
 
-from alignbench.compare.results import FILE as RESULTS
+from alignbench.compare.lineage import training_curves
+from alignbench.compare.results import Comparison
 from alignbench.errors import AlignbenchError, UsageError
-from alignbench.report import page
-from alignbench.report.pages import PER_PAGE, SamplePage, read_page
+from alignbench.report import curves, overview, page, pages
+from alignbench.report.catalogue import (
+    NEWEST,
+    RUN_COLUMNS,
+    TRAINING_COLUMNS,
+    Catalogue,
+    Column,
+    arrange,
+)
+from alignbench.report.entries import RunEntry, TrainingEntry, Unread
 from alignbench.report.run import Run, read_run
 
-DEPTH = 4
-"""How far below the folder runs are looked for."""
-SORTS = ("date", "name", "policies")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run of the index; ``run`` is None where its results cannot be read, and ``error`` says why."""
-
-    key: str
-    folder: Path
-    run: Run | None
-    error: str
-    modified: float
-
-    @property
-    def date(self) -> str:
-        return self.run.date if self.run else ""
-
-    @property
-    def policies(self) -> list[str]:
-        return [policy.name for policy in self.run.results.policies] if self.run else []
-
-    def matches(self, words: list[str]) -> bool:
-        verdict = self.run.results.verdict if self.run else self.error
-        tasks = [row.task for row in self.run.results.tasks] if self.run else []
-        text = " ".join([self.key, verdict, *self.policies, *tasks]).lower()
-        return all(word in text for word in words)
-
-
-def find_runs(root: Path) -> dict[str, Found]:
-    """Run folders below ``root`` (itself included), by their path relative to it; links are not followed."""
-    found = {}
-    for folder, names, files in os.walk(root):
-        path = Path(folder)
-        relative = path.relative_to(root)
-        names[:] = sorted(n for n in names if not n.startswith(".") and n != "checkpoints")
-        if len(relative.parts) >= DEPTH:
-            names.clear()
-        if RESULTS in files and not (path / RESULTS).is_symlink():
-            key = relative.as_posix()
-            stat = (path / RESULTS).stat()
-            run, error = _summary(path, stat.st_mtime_ns)
-            found[key] = Found(key, path, run, error, stat.st_mtime)
-    return found
-
-
-@lru_cache(maxsize=512)
-def _summary(folder: Path, changed: int) -> tuple[Run | None, str]:
-    """Read a run once for each state of its results (``changed``: the time in the file system, ns)."""
-    try:
-        return read_run(folder), ""
-    except AlignbenchError as error:
-        return None, str(error)
+PORT = 8765
+TRIED = 20
+"""Ports after ``PORT`` that are tried where nobody asked for one."""
+NAMES = ("127.0.0.1", "localhost", "[::1]")
+"""Host names that are answered, with any port: the other end of a tunnel may have another one."""
+MOST = 100
+"""Rows of one kind on a page of the index."""
+SANDBOX = (
+    "sandbox allow-scripts allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
+    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""A report is a file that somebody else may have written: its scripts run, but reach no other page."""
 
 
 class Server(ThreadingHTTPServer):
@@ -85,26 +52,52 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, root: Path, port: int) -> None:
-        self.root = root
+    def __init__(self, catalogue: Catalogue, port: int) -> None:
+        self.catalogue = catalogue
         super().__init__(("127.0.0.1", port), Handler)
-        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle of an answer is nothing to speak of."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"browse: unexpected {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def open_server(root: Path, port: int = 0) -> Server:
-    """A server for the runs below ``root`` that is bound but not started; a context manager.
+def open_catalogue(root: Path) -> Catalogue:
+    """What lies below ``root``.
 
     Raises:
-        UsageError: no such folder, or the port is taken.
+        UsageError: no such folder.
     """
     if not root.is_dir():
-        raise UsageError(f"no folder {root}: name one that holds runs of eval or compare")
-    try:
-        return Server(root.resolve(), port)
-    except OSError as error:
         raise UsageError(
-            f"port {port} cannot be used ({error.strerror}); choose another with --port"
-        ) from None
+            f"no folder {root}: name one that holds runs; alignbench quickstart makes reports/quickstart"
+        )
+    return Catalogue(root)
+
+
+def open_server(root: Path, port: int | None = None) -> Server:
+    """A server for the runs below ``root`` that is bound but not started; a context manager.
+
+    Args:
+        port: 0 any free one; None: ``PORT``, or the next of the ``TRIED`` after it that is free.
+
+    Raises:
+        UsageError: no such folder, or no port can be had.
+    """
+    catalogue = open_catalogue(root)
+    reason = ""
+    for number in range(PORT, PORT + TRIED + 1) if port is None else (port,):
+        try:
+            return Server(catalogue, number)
+        except OSError as error:
+            reason = error.strerror or str(error)
+    asked = f"port {port}" if port is not None else f"every port from {PORT} to {PORT + TRIED}"
+    raise UsageError(f"{asked} is refused ({reason}); choose another with --port")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -117,7 +110,8 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "").lower() not in self.server.hosts:
+        name = self.headers.get("Host", "").lower()
+        if name.rpartition(":")[0] not in NAMES and name not in NAMES:
             self._send(
                 HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost alone\n"
             )
@@ -127,9 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._answer(unquote(address.path), query)
         except AlignbenchError as error:
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n")
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
+            self._sorry(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     def _refuse(self) -> None:
         self._send(
@@ -141,22 +133,30 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str, query: dict[str, str]) -> None:
         if path == "/":
-            self._html(index(self.server.root, query))
+            self._html(index(self.server.catalogue, query))
             return
-        runs = find_runs(self.server.root)
-        for view in ("report", "samples"):
-            found = (
-                runs.get(path.removeprefix(f"/{view}/").rstrip("/") or ".")
-                if path.startswith(f"/{view}/")
-                else None
-            )
-            if found is not None and found.run is not None:
-                self._html(report(found) if view == "report" else samples(found, found.run, query))
-                return
-        self._send(HTTPStatus.NOT_FOUND, "there is no such page; the index is at /\n")
+        if path == "/favicon.ico":
+            self._send(HTTPStatus.OK, page.asset("icon.svg"), {"Content-Type": "image/svg+xml"})
+            return
+        _, view, key = (*path.split("/", 2), "")[:3]
+        entry = self.server.catalogue.find(key.rstrip("/") or ".")
+        if view == "report" and isinstance(entry, RunEntry):
+            self._html(report(entry), {"Content-Security-Policy": SANDBOX})
+        elif view == "samples" and isinstance(entry, RunEntry):
+            self._html(samples(entry, query))
+        elif view == "training" and isinstance(entry, TrainingEntry):
+            self._html(training(entry, self.server.catalogue))
+        else:
+            reason = entry.error if isinstance(entry, Unread) else "There is no such page."
+            self._sorry(HTTPStatus.NOT_FOUND, reason)
 
-    def _html(self, text: str) -> None:
-        self._send(HTTPStatus.OK, text, {"Content-Type": "text/html; charset=utf-8"})
+    def _sorry(self, status: HTTPStatus, reason: str) -> None:
+        self._html(_template("browse_error.html", reason=reason), status=status)
+
+    def _html(
+        self, text: str, headers: dict[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
+    ) -> None:
+        self._send(status, text, {"Content-Type": "text/html; charset=utf-8"} | (headers or {}))
 
     def _send(self, status: HTTPStatus, text: str, headers: dict[str, str] | None = None) -> None:
         body = text.encode("utf-8", "replace")
@@ -180,60 +180,140 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing of requests that went well."""
 
 
-def index(root: Path, query: dict[str, str]) -> str:
-    """The list of runs; ``q`` holds words to find, ``sort`` one of ``SORTS``."""
+def listing(catalogue: Catalogue) -> dict[str, Any]:
+    """The index for a script: ``{root, runs, training, unreadable}``, the newest first; numbers as in
+    ``results.json``, unknown null."""
+    entries = catalogue.scan()
+    runs = arrange([e for e in entries if isinstance(e, RunEntry)], RUN_COLUMNS, NEWEST)
+    trained = arrange([e for e in entries if isinstance(e, TrainingEntry)], TRAINING_COLUMNS, NEWEST)
+    return {
+        "root": str(catalogue.root),
+        "runs": [entry.as_json() for entry in runs],
+        "training": [entry.as_json() for entry in trained],
+        "unreadable": [{"path": e.key, "error": e.error} for e in entries if isinstance(e, Unread)],
+    }
+
+
+def index(catalogue: Catalogue, query: dict[str, str]) -> str:
+    """The list of runs; ``q`` holds words to find in any order, ``sort`` a column (``-`` before it: falling),
+    ``page`` counts from 1."""
     words = query.get("q", "").lower().split()
-    sort = query.get("sort") if query.get("sort") in SORTS else "date"
-    runs = [found for found in find_runs(root).values() if found.matches(words)]
-    if sort == "date":
-        runs.sort(key=lambda found: (found.date, found.modified), reverse=True)
-    else:
-        runs.sort(key=lambda found: (found.policies if sort == "policies" else [], found.key))
+    everything = catalogue.scan()
+    entries = [entry for entry in everything if all(word in entry.words for word in words)]
+    sort = query.get("sort", NEWEST)
+    runs = arrange([e for e in entries if isinstance(e, RunEntry)], RUN_COLUMNS, sort)
+    trained = arrange([e for e in entries if isinstance(e, TrainingEntry)], TRAINING_COLUMNS, sort)
+    number = query.get("page", "")
+    count = max(1, -(-max(len(runs), len(trained)) // MOST))
+    at = min(count, max(1, int(number) if number.isdecimal() and len(number) < 10 else 1))
+
+    def address(**changes: Any) -> str:
+        held = {"q": query.get("q", ""), "sort": query.get("sort", ""), "page": at} | changes
+        return "/?" + urlencode({key: value for key, value in held.items() if value not in ("", 1)})
+
     return _template(
-        "browse_index.html", root=root.name, runs=runs, query=query.get("q", ""), sort=sort, sorts=SORTS
+        "browse_index.html",
+        root=catalogue.root,
+        everything=everything,
+        query=query.get("q", ""),
+        sort=sort,
+        runs=runs[(at - 1) * MOST : at * MOST],
+        run_total=len(runs),
+        run_heads=_heads(RUN_COLUMNS, sort),
+        trained=trained[(at - 1) * MOST : at * MOST],
+        trained_total=len(trained),
+        training_heads=_heads(TRAINING_COLUMNS, sort),
+        unread=[entry for entry in entries if isinstance(entry, Unread)],
+        address=address,
+        at=at,
+        count=count,
     )
 
 
-def report(found: Found) -> str:
-    """The report as it lies in the folder, or made afresh in memory where there is none."""
-    path = found.folder / page.FILE
-    if path.is_file() and not path.is_symlink():
-        return path.read_text(encoding="utf-8")
-    return page.render(read_run(found.folder))
+def _heads(columns: Sequence[Column], sort: str) -> list[tuple[str, str, str]]:
+    """(title, state for ``aria-sort``, what a click asks for) of each column."""
+    known = sort.removeprefix("-") in {column.key for column in columns}
+    now = sort if known else NEWEST
+    heads = []
+    for column in columns:
+        rises, falls = column.key, f"-{column.key}"
+        state = "ascending" if now == rises else "descending" if now == falls else ""
+        first = falls if column.falls else rises
+        other = rises if now == falls else falls
+        heads.append((column.title, state, other if state else first))
+    return heads
 
 
-def samples(found: Found, run: Run, query: dict[str, str]) -> str:
-    """One page of samples; ``task``, ``policy`` and ``q`` filter, ``page`` counts from 1."""
-    asked = query.get("page", "")
-    number = int(asked) if asked.isdecimal() and len(asked) < 10 else 1
-    task, policy, text = (query.get(key, "") for key in ("task", "policy", "q"))
-    held: SamplePage = read_page(run, max(1, number), task=task, policy=policy, text=text)
+def report(entry: RunEntry) -> str:
+    """The report as it lies in the folder, or made afresh in memory where there is none; its name in the
+    corner leads back to the index, and its bar to all samples."""
+    path = entry.folder / page.FILE
+    text = path.read_text(encoding="utf-8") if path.is_file() else page.render(read_run(entry.folder))
+    ways = '<a class="brand" href="/">‹ Runs</a>'
+    every = f'<a href="/samples/{quote(entry.key)}">Every sample</a>'
+    text = text.replace('<a class="brand" href="#verdict">alignbench</a>', ways, 1)
+    return text.replace(
+        '<a href="#provenance">Provenance</a>', f'<a href="#provenance">Provenance</a>{every}', 1
+    )
 
-    def link(to: int) -> str:
-        return "?" + "&".join(f"{k}={quote(str(v))}" for k, v in {**query, "page": to}.items())
 
+def samples(entry: RunEntry, query: dict[str, str]) -> str:
+    """One page of documents with the policies' outputs; see :class:`alignbench.report.pages.Ask`."""
+    run, ask = read_run(entry.folder), pages.Ask.read(query)
     return _template(
         "browse_samples.html",
-        found=found,
+        entry=entry,
         run=run,
-        held=held,
-        tasks=sorted({row.task for row in run.results.tasks}),
-        task=task,
-        policy=policy,
-        text=text,
-        link=link,
-        pages=max(1, -(-held.total // PER_PAGE)),
+        ask=ask,
+        held=pages.read_page(run, ask),
+        choices=pages.choices(run, ask),
     )
+
+
+def training(entry: TrainingEntry, catalogue: Catalogue) -> str:
+    """The curves of one training run and what its run.json says."""
+    name = entry.folder.name
+    curve = training_curves(name, entry.folder)
+    results = Comparison([], [], [], [], [], "", training=[curve] if curve else [])
+    run = Run(entry.folder, results, {})
+    record = entry.record
+    config = record.get("config")
+    return _template(
+        "browse_training.html",
+        entry=entry,
+        stages=curves.stages(run),
+        config=overview.flat(config) if isinstance(config, dict) else [],
+        parents=_parents(record, catalogue),
+        told=[(key, overview.show(record[key])) for key in TOLD if record.get(key) is not None],
+    )
+
+
+TOLD = ("started", "finished", "world", "n_train", "n_eval", "n_prompts", "selected_by", "selected_step")
+
+
+def _parents(record: dict[str, Any], catalogue: Catalogue) -> list[tuple[str, str, str | None]]:
+    """(role, path, key where it is a training run below the root)."""
+    held = record.get("parents")
+    rows: list[tuple[str, str, str | None]] = []
+    for role, named in (held if isinstance(held, dict) else {}).items():
+        if isinstance(named, str):
+            path = Path(named).resolve()
+            inside = path.is_relative_to(catalogue.root)
+            key = path.relative_to(catalogue.root).as_posix() if inside else None
+            found = isinstance(catalogue.find(key), TrainingEntry) if key else False
+            rows.append((role, named, key if found else None))
+    return rows
 
 
 def _template(name: str, **values: Any) -> str:
-    theme = page.asset("theme.js")
-    policy = page.content_policy([page.sha256(theme)]).replace("form-action 'none'", "form-action 'self'")
+    scripts = [page.asset("theme.js"), page.asset("browse.js")]
+    policy = page.content_policy([page.sha256(script) for script in scripts])
     template = page.environment().get_template(name)
     return template.render(
         **values,
-        content_policy=policy,
-        theme=Markup(theme),
-        style=Markup(page.asset("report.css")),
+        content_policy=policy.replace("form-action 'none'", "form-action 'self'"),
+        theme=Markup(scripts[0]),
+        script=Markup(scripts[1]),
+        style=Markup(page.asset("report.css") + page.asset("browse.css")),
         quote=quote,
     )

@@ -62,7 +62,7 @@ def side_by_side(run: Run, seed: int = 0) -> list[TaskSamples]:
     if not path.is_file():
         return []
     light = _read_light(path)
-    judged = _read_preferences(run.folder / "preferences.parquet", run.results.win_reference)
+    judged = judgements(run.folder / "preferences.parquet", run.results.win_reference)
     for most in PER_TASK:
         chosen = {task: _choose(run, task, rows, most, seed) for task, rows in light.items()}
         texts = _read_texts(path, {doc for picks in chosen.values() for doc, _ in picks})
@@ -117,15 +117,22 @@ def _read_texts(path: Path, documents: set[str]) -> dict[tuple[str, str, str], t
     return texts
 
 
-def _read_preferences(path: Path, reference: str | None) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
-    """(task, doc_id, policy) → what each judge said of it against the win reference."""
+def judgements(
+    path: Path, reference: str | None, documents: Sequence[str] | None = None
+) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
+    """(task, doc_id, policy) → what each judge said of it against ``reference``; of all or these documents.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     if not path.is_file() or reference is None:
         return {}
     import pyarrow.parquet as pq
 
     column_names(path, ("judge", "task", "doc_id", "a", "b", "preference"))
     said: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for row in pq.read_table(path).to_pylist():
+    filters = None if documents is None else [("doc_id", "in", list(documents))]
+    for row in pq.read_table(path, filters=filters).to_pylist():
         if reference not in (row["a"], row["b"]):
             continue
         first = row["b"] == reference

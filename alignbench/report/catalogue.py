@@ -1,0 +1,135 @@
+"""What lies below a folder: found by a walk, read once for each state of the files, sorted by a column."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignbench.compare.results import FILE as RESULTS
+from alignbench.errors import AlignbenchError
+from alignbench.report.entries import METRICS, RECORD, Entry, Unread, run_entry, training_entry
+from alignbench.report.run import read_run
+
+DEPTH = 6
+"""How far below the folder runs are looked for."""
+READ = (RESULTS, RECORD, METRICS, "report.html", "samples.parquet", "preferences.parquet")
+"""Every file that is ever read of a run."""
+SKIPPED = frozenset({"checkpoints", "raw"})
+
+
+class Catalogue:
+    """The runs below ``root``; each is read once for each state of its files. Links are not followed out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._held: dict[str, tuple[object, Entry]] = {}
+        self._lock = threading.Lock()
+
+    def scan(self) -> list[Entry]:
+        """Everything there is now, by path."""
+        with self._lock:
+            self._held = {key: self._entry(key, path, files) for key, path, files in self._folders()}
+            return [entry for _, entry in self._held.values()]
+
+    def find(self, key: str) -> Entry | None:
+        """The entry at ``key`` (a path relative to the root, as a scan gave it), as it is now."""
+        if key not in self._held:
+            self.scan()
+        with self._lock:
+            if key not in self._held:
+                return None
+            folder = self._held[key][1].folder
+            files = [name for name in READ if (folder / name).is_file()]
+            self._held[key] = self._entry(key, folder, files)
+            return self._held[key][1]
+
+    def _folders(self) -> Iterator[tuple[str, Path, list[str]]]:
+        for folder, names, files in os.walk(self.root):
+            path = Path(folder)
+            relative = path.relative_to(self.root)
+            empty = not names and not files
+            names[:] = sorted(n for n in names if not n.startswith(".") and n not in SKIPPED)
+            if len(relative.parts) >= DEPTH:
+                names.clear()
+            here = [name for name in READ if name in files]
+            if RESULTS in here or {RECORD, METRICS} <= set(here) or (empty and relative.parts):
+                yield relative.as_posix(), path, here
+
+    def _entry(self, key: str, folder: Path, files: Sequence[str]) -> tuple[object, Entry]:
+        stats = [(folder / name).stat() for name in files if (folder / name).exists()]
+        stamp = [*files, *((stat.st_mtime_ns, stat.st_size) for stat in stats)]
+        held = self._held.get(key)
+        if held is not None and held[0] == stamp:
+            return held
+        when = max((stat.st_mtime for stat in stats), default=0.0)
+        date = f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M}" if when else ""
+        outside = [name for name in files if not (folder / name).resolve().is_relative_to(self.root)]
+        if outside:
+            return stamp, Unread(key, folder, f"{outside[0]} is a link that leads out of {self.root}", date)
+        if not files:
+            return stamp, Unread(
+                key,
+                folder,
+                "empty: an eval or compare that still runs, or was stopped; the same command again goes on",
+            )
+        try:
+            if RESULTS in files:
+                return stamp, run_entry(key, read_run(folder), date)
+            return stamp, training_entry(key, folder)
+        except AlignbenchError as error:
+            return stamp, Unread(key, folder, str(error), date)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that can be sorted by; ``falls``: the first click puts the largest on top."""
+
+    key: str
+    title: str
+    value: Callable[[Any], Any]
+    falls: bool = False
+
+
+RUN_COLUMNS = (
+    Column("name", "Run", lambda entry: natural(entry.key)),
+    Column("policies", "Policies", lambda entry: [natural(name) for name, _ in entry.policies]),
+    Column("win", "Preferred", lambda entry: entry.preferred and entry.preferred.value, True),
+    Column("tax", "NLP gain or cost", lambda entry: entry.tax and entry.tax.value),
+    Column("documents", "Documents", lambda entry: entry.documents, True),
+    Column("date", "Date", lambda entry: entry.date or None, True),
+)
+TRAINING_COLUMNS = (
+    Column("name", "Training run", lambda entry: natural(entry.key)),
+    Column("kind", "Kind", lambda entry: entry.title),
+    Column("model", "Started from", lambda entry: natural(entry.model)),
+    Column("steps", "Steps", lambda entry: entry.step, True),
+    Column("measured", "Measured last", lambda entry: entry.measured and entry.measured.about),
+    Column("date", "Date", lambda entry: entry.date or None, True),
+)
+NEWEST = "-date"
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """A key under which seed2 comes before seed10."""
+    parts = re.split(r"([0-9]+)", text.lower())
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def arrange(entries: Sequence[Any], columns: Sequence[Column], asked: str) -> list[Any]:
+    """Sort by the column ``asked`` for (``-`` before it: falling), else the newest first; unknown comes last,
+    and what is equal stays in the order of names."""
+    by_key = {column.key: column for column in columns}
+    column = by_key.get(asked.removeprefix("-"))
+    falls = asked.startswith("-")
+    if column is None:
+        column, falls = by_key["date"], True
+    ordered = sorted(entries, key=lambda entry: natural(entry.key))
+    known = [entry for entry in ordered if column.value(entry) is not None]
+    unknown = [entry for entry in ordered if column.value(entry) is None]
+    return sorted(known, key=column.value, reverse=falls) + unknown
