@@ -28,6 +28,9 @@ class TrainConfig(BaseModel):
 
     model: str = Field(description="model to start from: a folder, a hub id, or `pocket`")
     data: str = Field(description="training data: `pocket:NAME`, a file or folder, or a data-set name")
+    chat_template: Literal["auto", "on", "off"] = Field(
+        "auto", description="prompts as the user's turn of the tokenizer's template; auto: where it has one"
+    )
     seed: int = Field(
         0, ge=0, lt=2**63, description="fixes the data order, the initial head and all sampling"
     )

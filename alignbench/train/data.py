@@ -87,8 +87,9 @@ def read_records(spec: str, mirror: Path | None = None) -> list[dict[str, Any]]:
 def read_demonstrations(spec: str, mirror: Path | None = None, tokenizer: Any = None) -> list[Demonstration]:
     """Demonstrations in any of the layouts ``DEMONSTRATIONS``.
 
-    Prompt and response are joined as they stand. Instructions and messages are turns: rendered by the
-    tokenizer's chat template where it has one, else in HH's form (``\\n\\nHuman: …\\n\\nAssistant: …``).
+    Where the tokenizer has a chat template, it renders every layout, as in evaluation. Else prompt and
+    response are joined as they stand, and instructions and messages are turns in HH's form
+    (``\\n\\nHuman: …\\n\\nAssistant: …``).
 
     Raises:
         UsageError: unknown columns, or a row whose fields are not text.
@@ -117,7 +118,7 @@ def read_comparisons(spec: str, mirror: Path | None = None, tokenizer: Any = Non
     rows = read_records(spec, mirror)
     columns = set(rows[0])
     if {"prompt", "responses", "ranks"} <= columns:
-        ranked = [_ranking(spec, i, row) for i, row in enumerate(rows)]
+        ranked = [_ranking(spec, i, row, tokenizer) for i, row in enumerate(rows)]
     elif {"chosen", "rejected"} <= columns:
         ranked = [_pair(spec, i, row, tokenizer) for i, row in enumerate(rows)]
     else:
@@ -155,14 +156,19 @@ def read_prompts(spec: str, mirror: Path | None = None, tokenizer: Any = None) -
     Raises:
         UsageError: unknown columns, or a row without text.
     """
-    rows = read_records(spec, mirror)
-    if "prompt" in rows[0]:
-        prompts = [_text(spec, i, row, "prompt") for i, row in enumerate(rows)]
-    elif {"chosen", "rejected"} <= set(rows[0]):
-        prompts = [one.prompt for one in read_comparisons(spec, mirror, tokenizer)]
-    else:
-        prompts = [one.prompt for one in read_demonstrations(spec, mirror, tokenizer)]
-    return list(dict.fromkeys(prompts))
+    return list(dict.fromkeys(_prompts(spec, mirror, tokenizer)))
+
+
+def prompts_for(spec: str, mirror: Path | None, tokenizer: Any, reader: Any) -> dict[str, str]:
+    """Each prompt of the data as ``tokenizer``'s chat template renders it → as ``reader``'s does, for a
+    reward model that answers are shown to; empty where the two render alike.
+
+    Raises:
+        UsageError: see ``read_prompts``.
+    """
+    if tokenizer.chat_template == reader.chat_template:
+        return {}
+    return dict(zip(_prompts(spec, mirror, tokenizer), _prompts(spec, mirror, reader), strict=True))
 
 
 def split_by_prompt(
@@ -213,11 +219,27 @@ def _shuffled(n: int, seed: int, epoch: int) -> Any:
     return np.random.default_rng([seed, 0, epoch]).permutation(n)
 
 
+def _prompts(spec: str, mirror: Path | None, tokenizer: Any) -> list[str]:
+    """The prompt of each row."""
+    rows = read_records(spec, mirror)
+    if "prompt" in rows[0]:
+        asked = [{"prompt": row.get("prompt"), "response": ""} for row in rows]
+        return [_prompted(spec, i, row, "response", tokenizer).prompt for i, row in enumerate(asked)]
+    if {"chosen", "rejected"} <= set(rows[0]):
+        return [_pair(spec, i, row, tokenizer)[0] for i, row in enumerate(rows)]
+    return [one.prompt for one in read_demonstrations(spec, mirror, tokenizer)]
+
+
 def _prompted(spec: str, i: int, row: Row, answer: str, tokenizer: Any) -> Demonstration:
-    prompt, response = row.get("prompt"), row.get(answer)
-    if isinstance(prompt, list) or isinstance(response, list):
-        return _dialogue(spec, i, _turns(prompt) + _turns(response), tokenizer)
+    """The columns ``prompt`` and ``answer``: texts, or lists of turns."""
+    turns = _turns(spec, i, row, "prompt", "user") + _turns(spec, i, row, answer, "assistant")
+    if _has_template(tokenizer) or any(isinstance(row.get(column), list) for column in ("prompt", answer)):
+        return _dialogue(spec, i, turns, tokenizer)
     return Demonstration(_text(spec, i, row, "prompt"), _text(spec, i, row, answer))
+
+
+def _has_template(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))
 
 
 def _instruction(spec: str, i: int, row: Row, tokenizer: Any) -> Demonstration:
@@ -231,8 +253,9 @@ def _instruction(spec: str, i: int, row: Row, tokenizer: Any) -> Demonstration:
     return _dialogue(spec, i, turns, tokenizer)
 
 
-def _turns(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [{"role": "user", "content": value}]
+def _turns(spec: str, i: int, row: Row, column: str, role: str) -> list[Any]:
+    turns = row.get(column)
+    return turns if isinstance(turns, list) else [{"role": role, "content": _text(spec, i, row, column)}]
 
 
 def _dialogue(spec: str, i: int, messages: Any, tokenizer: Any) -> Demonstration:
@@ -244,7 +267,7 @@ def _dialogue(spec: str, i: int, messages: Any, tokenizer: Any) -> Demonstration
         raise UsageError(
             f"data {spec!r}, row {i + 1}: messages must be {{role, content}} turns, the last an assistant's"
         )
-    if getattr(tokenizer, "chat_template", None):
+    if _has_template(tokenizer):
         from jinja2 import TemplateError
 
         try:
@@ -271,7 +294,7 @@ def _templated(messages: list[Any], tokenizer: Any) -> Demonstration:
     return Demonstration(asked, answered.rstrip().removesuffix(tokenizer.eos_token))
 
 
-def _ranking(spec: str, i: int, row: Row) -> tuple[str, list[tuple[str, str]]]:
+def _ranking(spec: str, i: int, row: Row, tokenizer: Any) -> tuple[str, list[tuple[str, str]]]:
     responses: Any = row.get("responses")
     ranks: Any = row.get("ranks")
     good = (
@@ -285,9 +308,11 @@ def _ranking(spec: str, i: int, row: Row) -> tuple[str, list[tuple[str, str]]]:
         raise UsageError(
             f"data {spec!r}, row {i + 1}: responses (texts) and ranks (numbers, 1 = best) must pair up"
         )
-    answered = list(zip(responses, ranks, strict=True))
+    asked = {"prompt": row.get("prompt")}
+    read = [_prompted(spec, i, {**asked, "response": text}, "response", tokenizer) for text in responses]
+    answered = [(one.response, rank) for one, rank in zip(read, ranks, strict=True)]
     pairs = [(a, b) for a, rank_a in answered for b, rank_b in answered if rank_a < rank_b and a != b]
-    return _text(spec, i, row, "prompt"), pairs
+    return read[0].prompt if read else "", pairs
 
 
 def _pair(spec: str, i: int, row: Row, tokenizer: Any) -> tuple[str, list[tuple[str, str]]]:
@@ -300,8 +325,13 @@ def _pair(spec: str, i: int, row: Row, tokenizer: Any) -> tuple[str, list[tuple[
             )
         chosen, rejected = better.response, worse.response
     elif row.get("prompt") is not None:
-        prompt = _text(spec, i, row, "prompt")
-        chosen, rejected = _text(spec, i, row, "chosen"), _text(spec, i, row, "rejected")
+        better, worse = (_prompted(spec, i, row, side, tokenizer) for side in ("chosen", "rejected"))
+        prompt, chosen, rejected = better.prompt, better.response, worse.response
+    elif _has_template(tokenizer):
+        raise UsageError(
+            f"data {spec!r}, row {i + 1}: a dialogue in HH's form has turns of its own, which do not go into "
+            "the model's chat template; write chat_template=off, and the trained model is used without one"
+        )
     else:
         prompt, chosen, rejected = _shared_dialogue(spec, i, row)
     return prompt, [(chosen, rejected)] if chosen != rejected else []
@@ -316,7 +346,7 @@ def _side(spec: str, i: int, row: Row, side: str, tokenizer: Any) -> Demonstrati
     if isinstance(row.get("prompt"), list):
         turns = row["prompt"] + turns
     elif turns and isinstance(turns[0], Mapping) and turns[0].get("role") == "assistant":
-        turns = _turns(row.get("prompt")) + turns
+        turns = _turns(spec, i, row, "prompt", "user") + turns
     return _dialogue(spec, i, turns, tokenizer)
 
 

@@ -17,23 +17,29 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from alignbench.engines.heads import eos_ids
+from alignbench.engines.hf import uses_template
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.weights import find_folder
 from alignbench.errors import UsageError
 from alignbench.train.config import TrainConfig
 
 
-def load_tokenizer(spec: str) -> Any:
+def load_tokenizer(spec: str, chat_template: str = "auto") -> Any:
     """The tokenizer of a model. Training ends every response with EOS, so it must have one.
 
+    Where ``chat_template`` is ``off`` the template is dropped: a model that is saved with this tokenizer is
+    then used without one, as it was trained.
+
     Raises:
-        UsageError: no such model, or no EOS token.
+        UsageError: no such model, no EOS token, or ``on`` and no template.
     """
     tokenizer = _load(AutoTokenizer, spec, _folder(spec))
     if tokenizer.eos_token_id is None:
         raise UsageError(f"model {spec}: its tokenizer has no EOS token, which training ends responses with")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not uses_template(tokenizer, chat_template):
+        tokenizer.chat_template = None
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from alignbench.engines.hf import HFEngine
 from alignbench.errors import UsageError, WorkError
 from alignbench.progress import progress
 from alignbench.train.config import PPOConfig
-from alignbench.train.data import read_prompts, read_texts
+from alignbench.train.data import prompts_for, read_prompts, read_texts
 from alignbench.train.learner import Gold, Learner
 from alignbench.train.models import (
     arithmetic,
@@ -60,7 +60,12 @@ def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> Non
         "reward_model": config.reward_model,
         "reference": config.reference or config.model,
     }
-    run.note(parents=parents, world=world_of(learner.policy), n_prompts=len(learner.prompts))
+    run.note(
+        parents=parents,
+        world=world_of(learner.policy),
+        templated=bool(tokenizer.chat_template),
+        n_prompts=len(learner.prompts),
+    )
     start, metrics = 0, {}
     if (checkpoint := run.load_checkpoint()) is not None:
         start, state = checkpoint
@@ -88,16 +93,18 @@ def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> Non
 def build_learner(config: PPOConfig, mirror: Path | None = None) -> tuple[Learner, Any]:
     """Load the models and the data of a run; returns the learner and the policy's tokenizer.
 
-    The value model starts as the reward model (appendix C.4). A reward model with another tokenizer is given
-    texts; since it cannot read the policy's tokens, the value model is then ``config.model`` with a new head.
+    The value model starts as the reward model (appendix C.4), or as ``config.model`` with a new head where
+    the reward model has another tokenizer and so cannot read the policy's tokens. With another tokenizer or
+    chat template the reward model is given texts.
 
     Raises:
         UsageError: a model or data that cannot be read, a reward model without a reward head, or a reference
             with another tokenizer.
     """
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     rm_tokenizer = load_tokenizer(config.reward_model)
     same = share_tokenizer(tokenizer, rm_tokenizer)
+    read = prompts_for(config.data, mirror, tokenizer, rm_tokenizer)
     judge = HFEngine(load_reward_model(config.reward_model, config, trained=True), rm_tokenizer)
     policy = load_policy(config.model, config)
     stop_at_eos(policy, tokenizer)
@@ -116,7 +123,7 @@ def build_learner(config: PPOConfig, mirror: Path | None = None) -> tuple[Learne
             config.reward_model if same else config.model, config, pad_id=tokenizer.pad_token_id
         ),
         tokenizer=tokenizer,
-        score=lambda rollout: reward_scores(judge, rollout, same_tokenizer=same),
+        score=lambda rollout: reward_scores(judge, rollout, same_tokenizer=same and not read, prompts=read),
         prompts=read_prompts(config.data, mirror, tokenizer),
         texts=encode_pretraining(tokenizer, texts, fitting_length(policy, config.max_length)),
         gold=_gold(config, world_of(policy)),

@@ -71,12 +71,18 @@ def train_rm(
 
 
 def _train(run: Run, config: RMConfig, mirror: Path | None, quiet: bool) -> None:
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     train, held, unseen_labeler = read_split(config, tokenizer, mirror)
     zero, offset_from = _zero_point(config, train, tokenizer, mirror)
     run.require_same_rows(training=train, held_out=held, held_out_labeler=unseen_labeler, zero_point=zero)
     model = load_reward_model(config.model, config, pad_id=tokenizer.pad_token_id)
-    run.note(parents={"model": config.model}, world=world_of(model), n_train=len(train), n_eval=len(held))
+    run.note(
+        parents={"model": config.model},
+        world=world_of(model),
+        templated=bool(tokenizer.chat_template),
+        n_train=len(train),
+        n_eval=len(held),
+    )
 
     size = (fitting_length(model, config.max_length), config.micro_tokens)
     examples, heldout = Rankings(train, tokenizer, *size), Rankings(held, tokenizer, *size)

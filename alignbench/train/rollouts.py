@@ -8,7 +8,7 @@ is causal, so a model needs no attention mask, and its head runs at the ``M`` re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,15 +157,19 @@ def token_values(model: Any, rollout: Rollout) -> Tensor:
     return rollout.spread(reward_head(model)(states)[:, 0].float() - offset)
 
 
-def reward_scores(engine: HFEngine, rollout: Rollout, *, same_tokenizer: bool) -> Tensor:
+def reward_scores(
+    engine: HFEngine, rollout: Rollout, *, same_tokenizer: bool, prompts: Mapping[str, str] | None = None
+) -> Tensor:
     """Reward of each response, ``(B,)`` float32, by the reward model behind ``engine``.
 
     It reads the prompt, the response and its own EOS, as in its training. So a response that was cut off is
     scored as it stands, as if it ended there; ``missing_eos_penalty`` is what tells them apart. With the same
-    tokenizer it reads the sampled ids; with another one the texts.
+    tokenizer it reads the sampled ids; with another one the texts, each prompt as ``prompts`` says that its
+    own chat template renders it.
     """
     if not same_tokenizer:
-        requests = [Reward(prompt, c.text) for prompt, c in zip(rollout.prompts, rollout.completions)]
+        asked = [(prompts or {}).get(prompt, prompt) for prompt in rollout.prompts]
+        requests = [Reward(prompt, c.text) for prompt, c in zip(asked, rollout.completions)]
         scores = {i: scored.reward for batch in engine.reward(requests) for i, scored in batch}
         return torch.tensor([scores[i] for i in range(len(requests))], device=rollout.ids.device)
     end = engine.tokenizer.eos_token_id

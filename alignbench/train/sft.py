@@ -20,7 +20,14 @@ from alignbench.engines.types import Generate, Reward, Sampling
 from alignbench.errors import UsageError
 from alignbench.stats.estimate import mean_interval
 from alignbench.train.config import SFTConfig
-from alignbench.train.data import Demonstration, Order, pad_right, read_demonstrations, split_by_prompt
+from alignbench.train.data import (
+    Demonstration,
+    Order,
+    pad_right,
+    prompts_for,
+    read_demonstrations,
+    split_by_prompt,
+)
 from alignbench.train.loop import device_of, fit, micro_batches
 from alignbench.train.models import (
     add_residual_dropout,
@@ -61,16 +68,22 @@ def train_sft(
 
 
 def _train(run: Run, config: SFTConfig, mirror: Path | None, quiet: bool) -> None:
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     model = load_policy(config.model, config)
     train, held = read_split(config, tokenizer, mirror)
     run.require_same_rows(training=train, held_out=held)
     stop_at_eos(model, tokenizer)
     if config.reward_model:
         require_room(model, config.max_new_tokens)
-    judge = _rewards(config, held, tokenizer) if config.reward_model else None
+    judge = _rewards(config, held, tokenizer, mirror) if config.reward_model else None
     parents = {"model": config.model, "reward_model": config.reward_model}
-    run.note(parents=parents, world=world_of(model), n_train=len(train), n_eval=len(held))
+    run.note(
+        parents=parents,
+        world=world_of(model),
+        templated=bool(tokenizer.chat_template),
+        n_train=len(train),
+        n_eval=len(held),
+    )
     add_residual_dropout(model, config.residual_dropout)
 
     size = (fitting_length(model, config.max_length), config.micro_tokens)
@@ -188,18 +201,19 @@ class Examples:
         return {"loss": ratio, "stderr": estimate.stderr, "ci": estimate.ci, "n": len(sums), "tokens": tokens}
 
 
-def _rewards(config: SFTConfig, held: Sequence[Demonstration], tokenizer: Any) -> Any:
+def _rewards(config: SFTConfig, held: Sequence[Demonstration], tokenizer: Any, mirror: Path | None) -> Any:
     """A function of the policy: mean reward of its sampled answers to held-out prompts, with interval."""
     assert config.reward_model is not None
     rm_tokenizer = load_tokenizer(config.reward_model)
     judge = HFEngine(load_reward_model(config.reward_model, config, trained=True), rm_tokenizer)
     prompts = list(dict.fromkeys(one.prompt for one in held))[: config.select_prompts]
+    read = prompts_for(config.eval_data or config.data, mirror, tokenizer, rm_tokenizer)
     sampling = Sampling(max_tokens=config.max_new_tokens, temperature=1.0)
     asked = [Generate(prompt, sampling, seed=config.seed * 1_000_003 + i) for i, prompt in enumerate(prompts)]
 
     def reward(model: Any) -> dict[str, Any]:
         answers = {i: done for part in HFEngine(model, tokenizer).generate(asked) for i, done in part}
-        answered = [Reward(prompt, answers[i].text) for i, prompt in enumerate(prompts)]
+        answered = [Reward(read.get(prompt, prompt), answers[i].text) for i, prompt in enumerate(prompts)]
         values = {i: done.reward for part in judge.reward(answered) for i, done in part}
         estimate = mean_interval([values[i] for i in range(len(prompts))])
         return {"mean": estimate.mean, "stderr": estimate.stderr, "ci": estimate.ci, "n": estimate.n}

@@ -12,10 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignbench.engines import open_engine
+from alignbench.engines.policy import parse_policy
+from alignbench.engines.types import Completion, Reward
 from alignbench.errors import UsageError, WorkError
 from alignbench.train import ppo
 from alignbench.train.config import PPOConfig
 from alignbench.train.learner import Learner
+from alignbench.train.rollouts import as_rollout
 
 Saved = tuple[Path, Path]
 
@@ -159,6 +163,40 @@ def test_a_reward_model_with_another_tokenizer_reads_texts(
     assert torch.isfinite(learner.score(rollout)).all()
     body = learner.policy.model.layers[0].mlp.up_proj.weight
     assert torch.equal(learner.value.model.layers[0].mlp.up_proj.weight, body)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}"
+)
+TEMPLATE += "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    "judge_template", [TEMPLATE, TEMPLATE.replace("<", "[").replace("[eos>", "<eos>"), None]
+)
+def test_the_reward_model_reads_a_rollout_as_it_does_in_a_comparison(
+    configure: Callable[..., PPOConfig],
+    make_tokenizer: Callable[..., Any],
+    saved: Saved,
+    judge_template: str | None,
+) -> None:
+    for folder, template in zip(saved, (TEMPLATE, judge_template)):
+        tokenizer = make_tokenizer()
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(folder)
+    learner, tokenizer = ppo.build_learner(configure())
+    assert learner.prompts[:2] == ["<user>a?<assistant>", "<user>what is this, then?<assistant>"]
+    completions = []
+    for prompt, text in zip(learner.prompts, ("yes", "that is a byte")):
+        asked, said = (tuple(tokenizer(each)["input_ids"]) for each in (prompt, text))
+        nothing = (0.0,) * (len(said) + 1)
+        ended = (*said, tokenizer.eos_token_id)
+        completions.append(Completion(text, asked, ended, nothing, nothing, "eos"))
+    rollout = as_rollout(learner.prompts[:2], completions, torch.device("cpu"))
+    judge = open_engine(parse_policy(str(saved[1])))
+    (part,) = judge.reward([Reward("a?", "yes"), Reward("what is this, then?", "that is a byte")])
+    expected = [done.reward for _, done in sorted(part)]
+    assert learner.score(rollout).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_value_model_starts_as_the_reward_model(configure: Callable[..., PPOConfig]) -> None:

@@ -16,6 +16,7 @@ from alignbench.train.data import (
     Comparison,
     Demonstration,
     Order,
+    prompts_for,
     read_comparisons,
     read_demonstrations,
     read_prompts,
@@ -70,6 +71,67 @@ def test_a_chat_template_renders_messages_and_eos_is_left_to_the_encoder(
     tokenizer.chat_template = TEMPLATE
     (one,) = read_demonstrations(write({"messages": DIALOGUE}), tokenizer=tokenizer)
     assert one == Demonstration("[user]hi<eos>\n[assistant]", "ho")
+
+
+RENDERED = Demonstration("[user]hi<eos>\n[assistant]", "ho")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", "response": "ho"},
+        {"prompt": "hi", "completion": "ho"},
+        {"instruction": "hi", "output": "ho"},
+        {"prompt": DIALOGUE[:1], "completion": "ho"},
+    ],
+)
+def test_a_chat_template_renders_every_layout_of_demonstrations(
+    write: Any, make_tokenizer: Any, row: dict[str, Any]
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    assert read_demonstrations(write(row), tokenizer=tokenizer) == [RENDERED]
+    assert read_prompts(write(row), tokenizer=tokenizer) == [RENDERED.prompt]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", "chosen": "ho", "rejected": "no"},
+        {"prompt": "hi", "responses": ["no", "ho"], "ranks": [2, 1]},
+        {"prompt": DIALOGUE[:1], "chosen": "ho", "rejected": "no"},
+    ],
+)
+def test_a_chat_template_renders_every_layout_of_comparisons(
+    write: Any, make_tokenizer: Any, row: dict[str, Any]
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    (one,) = read_comparisons(write(row), tokenizer=tokenizer)
+    assert one == Comparison(RENDERED.prompt, ("ho", "no"), ((0, 1),))
+    assert read_prompts(write(row), tokenizer=tokenizer) == [RENDERED.prompt]
+
+
+def test_dialogues_with_turns_of_their_own_are_not_put_into_a_template(
+    write: Any, make_tokenizer: Any
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    with pytest.raises(UsageError, match="chat_template=off"):
+        read_comparisons(write({"chosen": f"{HH} yes", "rejected": f"{HH} no"}), tokenizer=tokenizer)
+
+
+def test_a_reader_with_another_template_gets_the_same_prompts_in_its_own(
+    write: Any, make_tokenizer: Any
+) -> None:
+    tokenizer, plain = make_tokenizer(), make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    data = write({"prompt": "hi"}, {"prompt": "you"}, {"prompt": "hi"})
+    assert prompts_for(data, None, tokenizer, plain) == {
+        "[user]hi<eos>\n[assistant]": "hi",
+        "[user]you<eos>\n[assistant]": "you",
+    }
+    assert prompts_for(data, None, tokenizer, tokenizer) == {}
 
 
 HH = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"

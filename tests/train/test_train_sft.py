@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignbench.engines import open_engine
 from alignbench.engines.heads import eos_ids
 from alignbench.engines.hf import HFEngine
+from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Sampling
 from alignbench.errors import UsageError
 from alignbench.train import loop
@@ -301,6 +303,34 @@ def test_generation_stops_at_the_eos_that_training_teaches(
 
 
 # --- the parts ------------------------------------------------------------------------------------------
+
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}"
+)
+TEMPLATE += "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def test_a_model_is_evaluated_in_the_form_that_it_was_trained_in(
+    config: Callable[..., SFTConfig], saved: tuple[Path, Path], tmp_path: Path, make_tokenizer: Any
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(saved[0])
+    for choice, shown in (("auto", "[user]q0:[assistant]"), ("off", "q0:")):
+        settings = config(chat_template=choice, steps=60, batch_size=24, eval_fraction=0, lr=2e-2)
+        out = tmp_path / choice
+        record = train_sft(settings, out, quiet=True)
+        assert record["templated"] is (choice == "auto")
+        engine = open_engine(parse_policy(str(out)))  # chat_template=auto
+        assert engine.render("q0:") == shown  # type: ignore[attr-defined]
+        (((_, answer),),) = engine.generate([Generate("q0:", Sampling(max_tokens=8))])
+        assert (answer.text[:2], answer.finish) == (" a", "eos")
+
+
+def test_a_template_that_is_not_there_cannot_be_on(config: Callable[..., SFTConfig], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no chat template"):
+        train_sft(config(chat_template="on"), tmp_path / "out", quiet=True)
 
 
 def test_residual_dropout_acts_on_the_branches_while_training_only(make_policy: Any) -> None:
