@@ -13,7 +13,7 @@ from alignbench.errors import WorkError
 
 if TYPE_CHECKING:
     from alignbench.compare.plan import Plan, Settings
-    from alignbench.compare.results import Comparison, Interval, TaskResult
+    from alignbench.compare.results import Comparison, Interval, JudgeResult, TaskResult, WinRate
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -126,6 +126,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "policies": {policy.name: policy.spec for policy in plan.policies},
         "judges": {spec.name: spec.spec for spec in plan.judges},
+        "recorded": list(plan.recorded),
         "reference": plan.reference,
         "win_reference": plan.win_reference,
         "out": str(plan.out),
@@ -145,7 +146,11 @@ def _dry(described: dict[str, Any]) -> str:
         rows.append([task["task"], task["kind"], *(f"{x:,}" for x in numbers)])
     lines.append(table(rows))
     total = sum(task["requests"] for task in described["tasks"])
-    lines.append(f"\n{total:,} requests a policy, {total * n:,} in all (less what the ledger holds)")
+    read = described["recorded"]
+    lines.append(
+        f"\n{total:,} requests a policy, {total * (n - len(read)):,} in all (less what the ledger holds)"
+        + (f"; recorded, so nothing is asked: {', '.join(read)}" if read else "")
+    )
     for task in described["tasks"]:
         lines.append(f"\n--- {task['task']}: a prompt ---\n{task['example']}")
     return "\n".join(lines)
@@ -160,19 +165,18 @@ def summary(comparison: Comparison) -> str:
 
     names = [policy.name for policy in comparison.policies]
     verdicts = {(d.task, d.metric, d.policy): d.verdict for d in comparison.deltas}
-    rows = [["area", "task", *names]]
     headlines = [row for row in comparison.tasks if row.headline]
+    levels = [
+        level for level in ("chance", "majority") if any(getattr(r, level) is not None for r in headlines)
+    ]
+    rows = [["area", "task", *names, *levels]]
     for row in sorted(headlines, key=lambda row: AREAS.index(row.area)):
         cells = [_cell(row, name, verdicts.get((row.task, row.metric, name))) for name in names]
-        rows.append([row.area, row.task, *cells])
-    parts = [table(rows)]
+        rows.append([row.area, row.task, *cells, *(_level(row, level) for level in levels)])
+    parts = [table(rows) + _guessing(headlines, names)] if headlines else []
     pooled = [row for row in comparison.win_rates if row.task is None and row.b == comparison.win_reference]
     if pooled:
-        rows = [["win-rate", "judge", "", "n", "verdict"]]
-        for rate in pooled:
-            value = _percent(rate.win_rate, rate.ci)
-            rows.append([f"{rate.a} over {rate.b}", rate.judge, value, str(rate.n), rate.verdict])
-        parts.append(table(rows))
+        parts.append(_win_rates(pooled, comparison.judges))
     if comparison.tax:
         rows = [["nlp tasks", "mean gain, points", "verdict", "regressed"]]
         for tax in comparison.tax:
@@ -185,6 +189,23 @@ def summary(comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
+def _win_rates(pooled: list[WinRate], judges: list[JudgeResult]) -> str:
+    """The win-rates, and below them what each judge is worth; † marks one that is not shown to beat a coin."""
+    from alignbench.compare.worth import no_better_than_a_coin, worth_in_words
+
+    coins = no_better_than_a_coin(judges)
+    rows = [["win-rate", "judge", "", "at equal length", "n", "verdict"]]
+    for rate in pooled:
+        even = rate.length_controlled
+        values = [_percent(rate.win_rate, rate.ci), _percent(even.win_rate, even.ci) if even else "–"]
+        mark = " †" if rate.judge in coins else ""
+        rows.append([f"{rate.a} over {rate.b}", rate.judge, *values, str(rate.n), rate.verdict + mark])
+    lines = [("† " if judge.name in coins else "") + worth_in_words(judge) for judge in judges]
+    return "\n".join([table(rows), *lines])
+
+
+NOT_ABOVE, BELOW = "°", "↓"
+"""Beside a score: no better than guessing, and worse."""
 SIGNS = {"better": "+", "worse": "−", "equivalent": "=", "inconclusive": "?"}
 
 
@@ -193,7 +214,29 @@ def _cell(row: TaskResult, name: str, verdict: str | None) -> str:
     if score is None or score.mean is None:
         return "failed" if score is None else "missing"
     text = _percent(score.mean, score.ci) if row.unit == "rate" else f"{score.mean:.3g}"
-    return f"{text} {SIGNS[verdict]}" if verdict else text
+    marks = [SIGNS[verdict]] if verdict else []
+    standing = row.standing(name)
+    marks += [BELOW if standing.startswith("below") else NOT_ABOVE] if standing else []
+    return " ".join([text, *marks])
+
+
+def _level(row: TaskResult, name: str) -> str:
+    """The chance or majority level of a task."""
+    value = getattr(row, name)
+    if value is None:
+        return "–"
+    return _percent(value, None) if row.unit == "rate" else f"{value:.3g}"
+
+
+def _guessing(rows: list[TaskResult], names: list[str]) -> str:
+    """What the marks of scores that guessing reaches mean, where there are any."""
+    found = {row.standing(name) for row in rows for name in names} - {""}
+    words = []
+    if any(text.startswith("not above") for text in found):
+        words.append(f"{NOT_ABOVE} the interval holds what guessing scores (majority, else chance)")
+    if any(text.startswith("below") for text in found):
+        words.append(f"{BELOW} surely below it" if words else f"{BELOW} below what guessing scores")
+    return f"\n{'; '.join(words)}" if words else ""
 
 
 def _percent(value: float | None, ci: Interval | None) -> str:

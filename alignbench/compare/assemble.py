@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from alignbench import environment
-from alignbench.compare import analysis, lineage, output
+from alignbench.compare import analysis, lineage, output, recordings
 from alignbench.compare.plan import Plan
 from alignbench.compare.results import (
     Comparison,
@@ -63,11 +63,15 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
         "tasks": tasks,
         "training": _training(plan),
         "failures": found.failures,
+        "recorded": [
+            row for name, each in plan.recorded.items() for row in recordings.rows(name, each, plan.documents)
+        ],
         "samples_note": _samples_note(plan, found),
         "provenance": provenance,
     }
+    unscored = [task.name for task in plan.tasks if not task.metrics]
     if plan.kind == "eval":
-        verdict = eval_verdict(plan.names[0], tasks, found.failures)
+        verdict = eval_verdict(plan.names[0], tasks, found.failures, unscored)
         return Comparison(kind="eval", deltas=[], win_rates=[], tax=[], verdict=verdict, **common)
     contrasts = analysis.contrasts(table, plan.reference, level)
     deltas = analysis.deltas(contrasts, plan.reference, level)
@@ -84,6 +88,8 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
         taxes,
         found.failures,
         same_model=lineage.twins(found.fingerprints),
+        judges=found.judges,
+        unscored=unscored,
     )
     return Comparison(
         kind="compare",

@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from alignbench.compare.results import Score, Training
+from alignbench.compare.results import JudgeResult, Score, Training
 from alignbench.engines.policy import Policy
+from alignbench.judges.specs import JudgeSpec
 
 MAX_POINTS = 2000
 """A longer curve is thinned evenly to this many steps."""
@@ -136,6 +137,43 @@ def _numbers(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     if not prefix:
         out.pop("step", None)
     return out
+
+
+def judge_card(spec: JudgeSpec, described: Mapping[str, Any]) -> JudgeResult:
+    """What a judge is and what it is worth: a reward model's from its run.json, as far as that lies here.
+
+    Args:
+        described: what the judge says of itself after its work (``Judge.describe``).
+    """
+    folder = local_folder(spec.policy) if spec.policy else None
+    config = read_record(folder).get("config")
+    config = config if isinstance(config, dict) else {}
+    accuracy = held_out_accuracy(folder)
+    return JudgeResult(
+        name=spec.name,
+        kind=spec.kind,
+        spec=spec.spec,
+        fingerprint=described.get("fingerprint"),
+        accuracy=accuracy,
+        note=described.get("note", ""),
+        data=_text(config.get("data")),
+        base=_text(config.get("model")),
+        worth="truth" if spec.kind == "gold" else _worth(accuracy),
+        rated=described.get("rated", {}),
+        cut=described.get("cut", {}),
+    )
+
+
+def _worth(accuracy: Score | None) -> Literal["above_chance", "at_chance", "below_chance", "unknown"]:
+    """By the interval of the held-out accuracy; a coin is right on half of the pairs."""
+    if accuracy is None or accuracy.ci is None:
+        return "unknown"
+    low, high = accuracy.ci
+    return "above_chance" if low > 0.5 else "below_chance" if high < 0.5 else "at_chance"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def held_out_accuracy(folder: Path | None) -> Score | None:

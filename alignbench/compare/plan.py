@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignbench import engines
-from alignbench.compare import lineage
+from alignbench.compare import lineage, recordings
+from alignbench.compare.recordings import Recorded
 from alignbench.compare.results import FILE, read_results
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
@@ -44,7 +45,8 @@ class Settings:
 @dataclass(frozen=True)
 class Plan:
     """Policies × tasks × judges. ``documents``: task name → those that are asked; ``available``: how many
-    there are. ``notes``: what was chosen by default, and why."""
+    there are. ``notes``: what was chosen by default, and why. ``recorded``: of policies that are not run,
+    their outputs."""
 
     policies: tuple[Policy, ...]
     tasks: tuple[Task, ...]
@@ -56,6 +58,7 @@ class Plan:
     win_reference: str
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -94,17 +97,23 @@ def make_plan(
     win_reference = _member(win_reference, names, "--win-reference") or reference
     for policy in parsed:
         _check_policy(policy, settings)
+    read = recordings.read_recordings(parsed)
     notes: list[str] = []
+    if tasks is None and read:
+        tasks, note = recordings.tasks_named(read, settings.tasks_dirs)
+        notes.append(note)
     if tasks is not None:
         found = find_tasks(tasks, tasks_dirs=settings.tasks_dirs, mirror=settings.mirror, seed=settings.seed)
     else:
         found, note = default_tasks(parsed, settings)
         notes.append(note)
+    recorded = recordings.join_recordings(read, found)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
     for task in found:
         if not documents[task.name]:
             raise UsageError(f"task {task.name} has no documents; check its data in {task.path}")
     found = [replace(task, metrics=metrics_with_levels(task, documents[task.name])) for task in found]
+    notes += [line for name, each in recorded.items() for line in recordings.notes(name, each, documents)]
     specs: list[JudgeSpec] = []
     if len(parsed) > 1:
         specs, judge_notes = _judges(judges, parsed, found)
@@ -120,6 +129,7 @@ def make_plan(
         win_reference=win_reference,
         settings=settings,
         notes=tuple(notes),
+        recorded=recorded,
     )
 
 
@@ -146,6 +156,8 @@ def _member(name: str | None, names: Sequence[str], option: str) -> str | None:
 
 def _check_policy(policy: Policy, settings: Settings) -> None:
     """Find the weights of a policy without loading them, so that a wrong name fails before work begins."""
+    if policy.kind == engines.RECORDED:
+        return  # its file is read, and refused, by itself
     kind = settings.engine or policy.kind
     if kind not in engines.ENGINES or policy.kind not in engines.ENGINES:
         engines.open_engine(policy, engine=settings.engine)  # raises: it says what is available

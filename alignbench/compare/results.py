@@ -41,8 +41,31 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class RecordedOutputs:
+    """How the rows of a recorded policy met the documents asked of one task: the columns that joined them,
+    the documents without an output (which are missing, not wrong) and the first of their ids, and the rows of
+    the file, counted from 1, that answer no document of any task asked."""
+
+    policy: str
+    task: str
+    joined_by: list[str]
+    documents: int
+    missing: int
+    missing_ids: list[str]
+    unmatched_rows: int
+    unmatched_first: list[int]
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class JudgeResult:
-    """A judge. ``accuracy``: held-out agreement with the labels it was trained on, where known."""
+    """A judge. ``accuracy``: a reward model's agreement with held-out pairs of its own data, where known;
+    ``data``: what it was trained on; ``base``: the model that it was made from.
+
+    ``worth``: ``truth`` for a judge that knows; for a reward model by the interval of its accuracy, above, at
+    (½ lies within) or below chance; ``unknown`` where no accuracy was recorded. A win-rate by a judge at or
+    below chance says nothing on which policy is better, whatever its own interval is.
+    ``rated``: policy → outputs that a reward model rated; ``cut``: how many of them, with their prompt, were
+    longer than its context, so that it saw only the end."""
 
     name: str
     kind: str
@@ -50,6 +73,11 @@ class JudgeResult:
     fingerprint: str | None
     accuracy: Score | None = None
     note: str = ""
+    data: str | None = None
+    base: str | None = None
+    worth: Literal["truth", "above_chance", "at_chance", "below_chance", "unknown"] = "unknown"
+    rated: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -71,8 +99,9 @@ class Score:
 @dataclass(frozen=True, config=_CONFIG)
 class TaskResult:
     """One metric of one task: a row of the task table. A task has one row per metric; ``headline`` marks the
-    one that enters the family of tests. ``n``: documents asked. ``unit``: ``rate`` where every value lies in
-    0…1 (print as per cent), else ``raw``."""
+    one that enters the family of tests. ``n``: documents asked. ``unit``: ``rate`` is printed as per cent,
+    ``raw`` as it is. ``chance``: what guessing at random scores. ``majority``: what always giving the answer
+    that is right most often among these documents scores; None where their choices differ."""
 
     task: str
     area: Area
@@ -88,6 +117,27 @@ class TaskResult:
     judged: bool = False
     family: str = ""
     description: str = ""
+    majority: float | None = None
+
+    @property
+    def guessing(self) -> tuple[str, float] | None:
+        """``("majority", level)``, else ``("chance", level)``: what needs no understanding of the question;
+        None where it is not known, or higher is not better."""
+        if self.higher_is_better is not True or self.ideal is not None:
+            return None
+        if self.majority is not None:
+            return "majority", self.majority
+        return None if self.chance is None else ("chance", self.chance)
+
+    def standing(self, policy: str) -> str:
+        """``below majority`` (or chance) where the whole interval lies below what guessing scores, ``not
+        above majority`` where it holds it, else empty. Descriptive: the level is taken as exact."""
+        score = self.scores.get(policy)
+        if self.guessing is None or score is None or score.ci is None:
+            return ""
+        name, level = self.guessing
+        low, high = score.ci
+        return f"below {name}" if high < level else f"not above {name}" if low <= level else ""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -98,8 +148,8 @@ class Delta:
     with the sign turned so that positive is better (where there is an ``ideal``: by how much the mean came
     nearer to it; ``None`` without a direction), and ``gain_ci``, ``gain_ci_simultaneous`` its intervals.
     ``p`` tests gain = 0 (diff = 0 without a direction). ``p_adjusted`` (Holm) and the simultaneous intervals
-    (Bonferroni) are over the headline metrics of all tasks of this policy-set against the reference; they are
-    ``None`` for the other metrics, whose ``verdict`` is then by their own ``p`` and is descriptive.
+    (Bonferroni) are over the headline metrics with a direction of all tasks of this policy-set against the
+    reference; they are ``None`` for all others, whose ``verdict`` is then by their own ``p`` and descriptive.
     ``bounds``: ``diff`` if every missing value were the worst, the best; given where over 1 % are missing.
     """
 
@@ -240,6 +290,7 @@ class Comparison:
     judges: list[JudgeResult] = field(default_factory=list)
     training: list[Training] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    recorded: list[RecordedOutputs] = field(default_factory=list)
     samples_note: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 

@@ -11,12 +11,12 @@ from alignbench import engines, environment
 from alignbench.compare import lineage
 from alignbench.compare.assemble import Found, assemble, provenance, win_pairs, write
 from alignbench.compare.plan import Plan, Settings, make_plan, prepare_folder
-from alignbench.compare.results import Comparison, Failure, JudgeResult
+from alignbench.compare.results import Comparison, Failure
 from alignbench.compare.tally import CountedLedger
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Engine
 from alignbench.errors import AlignbenchError, UsageError, WorkError
-from alignbench.evaluation import evaluate_policy
+from alignbench.evaluation import evaluate_policy, score_outputs
 from alignbench.judges.preferences import preferences
 from alignbench.judges.specs import JudgeSpec, open_judge
 from alignbench.judges.types import Rater
@@ -92,7 +92,10 @@ def execute(plan: Plan, *, shared_out: bool = False) -> Comparison:
     with CountedLedger.open(plan.settings.workspace) as ledger:
         prepare_folder(plan.out, shared=shared_out)
         for policy in plan.policies:
-            _evaluate(plan, policy, ledger, found)
+            if policy.name in plan.recorded:
+                _read(plan, policy, found)
+            else:
+                _evaluate(plan, policy, ledger, found)
         if not any(found.samples.values()):
             reason = found.failures[0].error if found.failures else "no task was evaluated"
             raise WorkError(f"nothing could be evaluated: {reason}")
@@ -144,6 +147,21 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
     _free()
 
 
+def _read(plan: Plan, policy: Policy, found: Found) -> None:
+    """All tasks on a recorded policy: nothing is run, and nothing is paid for."""
+    recorded = plan.recorded[policy.name]
+    by_task = found.samples.setdefault(policy.name, {})
+    found.fingerprints[policy.name] = content_key(identity=dict(recorded.recording.identity))[:16]
+    for task in plan.tasks:
+        documents, outputs = plan.documents[task.name], recorded.joins[task.name].outputs
+        try:
+            by_task[task.name] = score_outputs(
+                policy, task, documents, [outputs.get(document.doc_id) for document in documents]
+            )
+        except Exception as error:
+            found.failures.append(Failure(policy.name, task.name, _words(error)))
+
+
 def _open(plan: Plan, policy: Policy) -> Engine:
     settings = plan.settings
     return engines.open_engine(policy, engine=settings.engine, batch_tokens=settings.batch_tokens)
@@ -192,17 +210,7 @@ def _judge(plan: Plan, spec: JudgeSpec, ledger: CountedLedger, found: Found) -> 
         found.failures.append(Failure(None, None, _words(error), judge=spec.name))
         return
     found.preferences += judged
-    folder = lineage.local_folder(spec.policy) if spec.policy else None
-    found.judges.append(
-        JudgeResult(
-            name=spec.name,
-            kind=spec.kind,
-            spec=spec.spec,
-            fingerprint=described.get("fingerprint"),
-            accuracy=lineage.held_out_accuracy(folder),
-            note=described.get("note", ""),
-        )
-    )
+    found.judges.append(lineage.judge_card(spec, described))
     del judge
     _free()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from alignbench.compare.results import Delta, Failure, Interval, TaskResult, Tax, WinRate
+from alignbench.compare.results import Delta, Failure, Interval, JudgeResult, TaskResult, Tax, WinRate
+from alignbench.compare.worth import no_better_than_a_coin
 
 # area → (comparative when better, when worse, the property as a noun)
 WORDS = {
@@ -29,15 +30,21 @@ def compare_verdict(
     taxes: Sequence[Tax],
     failures: Sequence[Failure],
     same_model: Sequence[Sequence[str]] = (),
+    judges: Sequence[JudgeResult] = (),
+    unscored: Sequence[str] = (),
 ) -> str:
     """The sentence for a comparison. ``same_model``: groups of policies that are one model, which is said.
+    ``judges``: on the word of one that is no better than a coin nothing is called preferred. ``unscored``:
+    tasks with no metric, which only a judge can compare.
 
     It speaks of one policy: of two, the one that is not the reference; of more, the one with the highest
     pooled win-rate over ``win_reference`` under the first judge, else the last that has a delta. It names
     the others that surely lost on the nlp tasks; and where it lost there itself, those that are preferred
     too and did not.
     """
-    ladder = [row for row in win_rates if row.task is None and row.b == win_reference]
+    coins = no_better_than_a_coin(judges)
+    pooled = [row for row in win_rates if row.task is None and row.b == win_reference]
+    ladder = [row for row in pooled if row.judge not in coins]
     measured = {row.policy for row in deltas}
     subject = _subject(policies, reference, ladder, measured)
     if subject is None:
@@ -50,7 +57,12 @@ def compare_verdict(
     clauses = _merged(clauses + [_tax_phrase(tax) for tax in taxes if tax.policy == subject])
     others = _other_taxes([tax for tax in taxes if tax.policy != subject and tax.verdict == "worse"])
     others = _without_tax(subject, ladder, taxes) + others
-    if preferred is None and not clauses:
+    undecided = _undecided([row for row in pooled if row.a == subject and row.judge in coins])
+    if preferred is None:
+        others = undecided + others
+    if preferred is None and not clauses and not undecided:
+        if unscored and not pooled:
+            return _close(f"no judge compared {_outputs(unscored)}; name one with --judge rm:PATH", failures)
         return _close(f"{subject} and {reference} share no metric that could be compared", failures)
     others += [f"{_join(list(names))} are one and the same model" for names in same_model]
     return _close(_sentence(subject, reference, win_reference, preferred, clauses, others), failures)
@@ -72,7 +84,7 @@ def _sentence(
         text = f"{subject} {_join([preferred, *clauses])}"
     else:
         text = f"{subject} {preferred}; against {reference} it is {_join(clauses)}"
-    return "; ".join([text, *others])
+    return "; ".join(filter(None, [text, *others]))
 
 
 def _subject(
@@ -107,6 +119,20 @@ def _preferred(rows: Sequence[WinRate]) -> str | None:
     ]
     dissent = f", but {'; '.join(against)}" if against else ""
     return f"{words[first.verdict]} {first.b} ({rate}{dissent})"
+
+
+def _undecided(rows: Sequence[WinRate]) -> list[str]:
+    """What only judges say that a coin could replace."""
+    rows = [row for row in rows if row.win_rate is not None]
+    if not rows:
+        return []
+    said = _join([f"{row.judge} (win-rate {_percent(row.win_rate, row.ci)}, n = {row.n})" for row in rows])
+    who = f"the only judge, {said}, is" if len(rows) == 1 else f"the judges, {said}, are"
+    return [f"whether {rows[0].a} is preferred to {rows[0].b} is open: {who} not shown to beat a coin"]
+
+
+def _outputs(tasks: Sequence[str]) -> str:
+    return f"the outputs on {_join(list(tasks))}"
 
 
 def _area_phrase(area: str, rows: Sequence[Delta], units: Mapping[tuple[str, str], str]) -> str | None:
@@ -178,8 +204,11 @@ def _other_taxes(taxes: Sequence[Tax]) -> list[str]:
     return [f"an alignment tax on NLP tasks is paid by {_join(paid)}"]
 
 
-def eval_verdict(policy: str, tasks: Sequence[TaskResult], failures: Sequence[Failure]) -> str:
-    """The sentence for one policy: its headline scores, at most four, with chance where known.
+def eval_verdict(
+    policy: str, tasks: Sequence[TaskResult], failures: Sequence[Failure], unscored: Sequence[str] = ()
+) -> str:
+    """The sentence for one policy: its headline scores, at most four, with the majority level, else chance,
+    where known. ``unscored``: tasks with no metric, whose outputs only a judge can compare.
 
     The first task of every area comes before the second of any, in the order of ``AREAS``.
     """
@@ -191,22 +220,30 @@ def eval_verdict(policy: str, tasks: Sequence[TaskResult], failures: Sequence[Fa
         turns[row.task] = seen[row.area]
         seen[row.area] += 1
     scored.sort(key=lambda row: (turns[row.task], AREAS.index(row.area)))
+    if not scored and unscored:
+        return _close(
+            f"{_outputs(unscored)} by {policy} are in the samples, unscored: what is open-ended has no score "
+            "of its own, and a judge compares two policies on it (alignbench compare A B --judge rm:PATH)",
+            failures,
+        )
     if not scored:
         return _close(f"{policy} has no score: every measurement failed or no task has a headline", failures)
     shown = [_score_phrase(row, policy) for row in scored[:4]]
     if len(scored) > 4:
         shown.append(f"{_count(len(scored) - 4, 'more task')} in the table")
+    if unscored:
+        return _close(f"{policy} scores {_join(shown)}; {_outputs(unscored)} wait for a judge", failures)
     return _close(f"{policy} scores {_join(shown)}", failures)
 
 
 def _score_phrase(row: TaskResult, policy: str) -> str:
     score = row.scores[policy]
     value = _percent(score.mean, score.ci) if row.unit == "rate" else _raw(score.mean, score.ci)
-    chance = ""
-    if row.chance is not None:
-        known = f"{row.chance * 100:.0f} %" if row.unit == "rate" else f"{row.chance:.3g}"
-        chance = f", chance {known}"
-    return f"{value} on {row.task} (n = {score.n}{chance})"
+    guessing = ""
+    if (found := row.guessing) is not None:
+        name, level = found
+        guessing = f", {name} {level * 100:.0f} %" if row.unit == "rate" else f", {name} {level:.3g}"
+    return f"{value} on {row.task} (n = {score.n}{guessing})"
 
 
 def _change(row: Delta, unit: str) -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from alignbench.engines.types import Engine
 
 ENGINES = ("hf",)
+RECORDED = "recorded"
+"""The kind of policy that no engine runs: its outputs are read (``alignbench.engines.recorded``)."""
 
 
 def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int | None = None) -> Engine:
@@ -24,8 +26,10 @@ def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int 
         batch_tokens: tokens that a padded batch may hold; the engine's own choice by default.
 
     Raises:
-        UsageError: no such engine or model, or an option that the engine does not know.
+        UsageError: no such engine or model, an option that the engine does not know, or a recorded policy.
     """
+    if policy.kind == RECORDED:
+        raise UsageError(f"policy {policy.spec!r}: recorded outputs have no model to run; name a model here")
     kind = engine or policy.kind
     if kind not in ENGINES:
         raise UsageError(

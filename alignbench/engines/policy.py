@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from alignbench.errors import UsageError, nearest
+from alignbench.sources.files import stem
 
 KINDS = ("hf", "vllm", "openai", "recorded")
 OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator")
@@ -54,6 +55,8 @@ def parse_policy(text: str) -> Policy:
         if not eq or not value:
             raise UsageError(f"policy {text!r}: option {key!r} has no value; write {key}=VALUE")
         options[key] = unquote(value)
+    if not name and kind == "recorded":
+        name = options.get("generator") or stem(target)
     if not name:
         name = re.sub(r"[/\\]+$", "", target).replace("\\", "/").rsplit("/", 1)[-1] or target
     return Policy(name, spec, kind, target, revision, options)

@@ -6,7 +6,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from alignbench.engines.policy import Policy
@@ -96,12 +96,42 @@ def evaluate_policy(
     asked = [requests_of(task, document, seed) for document in documents]
     flat = [request for requests in asked for request in requests]
     try:
-        results = iter(_answers(engine, VERBS[task.kind], flat, ledger, fresh, on_done))
+        results = iter(ask_engine(engine, VERBS[task.kind], flat, ledger, fresh, on_done))
     except AlignbenchError as error:
         raise WorkError(str(error)) from error  # a sound command that this engine could not carry out
     answers = [[next(results) for _ in requests] for requests in asked]
+    return _samples(policy, task, documents, answers)
+
+
+def score_outputs(
+    policy: Policy, task: Task, documents: Sequence[Document], outputs: Sequence[str | None]
+) -> list[Sample]:
+    """Score outputs that exist already: no engine, no ledger. Where there is none (None) the sample's output
+    and values are None, with the flag ``missing``: nobody recorded it, which is no fault of the policy.
+
+    Args:
+        task: of kind ``generate``.
+        outputs: one a document, in order.
+
+    Raises:
+        WorkError: scoring fails on every document.
+    """
+    answers = [[] if text is None else [_recorded(text)] for text in outputs]
+    samples = _samples(policy, task, documents, answers)
+    return [replace(sample, n_tokens=None) for sample in samples]
+
+
+def _recorded(text: str) -> Completion:
+    """An output of which only the text is known."""
+    return Completion(text, (), (), (), (), "eos")
+
+
+def _samples(
+    policy: Policy, task: Task, documents: Sequence[Document], answers: Sequence[list[Any]]
+) -> list[Sample]:
+    """Score every document that was answered, and say on stderr where that failed."""
     scored, failures = _score_all(task, documents, answers)
-    if failures and len(failures) == len(documents):
+    if failures and len(failures) == sum(map(bool, answers)):
         raise WorkError(f"scoring fails on every document ({failures[0]})")
     if failures:
         print(
@@ -122,6 +152,9 @@ def _score_all(
     scored: list[Values] = []
     failures: list[str] = []
     for document, given in zip(documents, answers, strict=True):
+        if not given:
+            scored.append(missing)
+            continue
         try:
             scored.append(task.score(document, given[0] if task.kind == "generate" else given))
         except AlignbenchError:
@@ -150,8 +183,12 @@ def _sample(policy: Policy, task: Task, document: Document, given: list[Any], va
     )
 
 
-def _outcome(task: Task, document: Document, given: list[Any]) -> tuple[str, int, tuple[str, ...]]:
+def _outcome(
+    task: Task, document: Document, given: list[Any]
+) -> tuple[str | None, int | None, tuple[str, ...]]:
     """The output to show, its tokens and its flags. A choice's tokens are those of the likeliest one."""
+    if not given:
+        return None, None, ("missing",)
     if task.kind == "generate":
         completion: Completion = given[0]
         flags = ("truncated",) if completion.finish == "length" else ()
@@ -166,14 +203,16 @@ def _outcome(task: Task, document: Document, given: list[Any]) -> tuple[str, int
 # --- the ledger --------------------------------------------------------------------------------------------
 
 
-def _answers(
+def ask_engine(
     engine: Engine,
     verb: str,
     requests: Sequence[Request],
     ledger: Ledger,
-    fresh: bool,
-    on_done: Advance | None,
+    fresh: bool = False,
+    on_done: Advance | None = None,
 ) -> list[Any]:
+    """The engine's answers to requests of one ``verb``, in order, through the ledger (past it where the
+    engine holds a live module). The other arguments are those of ``evaluate_policy``."""
     ask = getattr(engine, verb)
     identity = dict(engine.identity)
 

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Sample:
     """``values``: metric → number, None where the measurement failed. ``flags``: e.g. ``truncated``
-    (max_tokens ran out), ``empty``, ``unparsed`` (no extractable answer; the value is then wrong by rule)."""
+    (max_tokens ran out), ``empty``, ``unparsed`` (no extractable answer; the value is then wrong by rule),
+    ``missing`` (a recording has no output for this document: ``output`` and all values are None).
+    ``n_tokens``: None where nobody counted them."""
 
     policy: str
     task: str
     doc_id: str
     cluster: str
     prompt: str
-    output: str
+    output: str | None
     target: str | None
     values: Mapping[str, float | None]
-    n_tokens: int
+    n_tokens: int | None
     flags: tuple[str, ...] = ()

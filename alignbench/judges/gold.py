@@ -40,7 +40,7 @@ class GoldJudge:
         self, samples: Sequence[Sample], documents: Documents, on_done: Advance | None = None
     ) -> list[float | None]:
         ratings = [
-            self._gold(documents[sample.task, sample.doc_id].fields, sample.output).get("helpfulness")
+            self._gold(documents[sample.task, sample.doc_id].fields, sample.output or "").get("helpfulness")
             for sample in samples
         ]
         if on_done is not None:

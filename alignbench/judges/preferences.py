@@ -51,12 +51,14 @@ def preferences(
 def rate_by_document(
     judge: Rater, samples: Sequence[Sample], documents: Documents, on_done: Advance | None = None
 ) -> dict[tuple[str, str], float | None]:
-    """Ratings of one policy's samples, keyed by (task, doc_id); a rating that is not finite is missing."""
-    ratings = judge.rate(samples, documents, on_done)
-    return {
-        (sample.task, sample.doc_id): rating if rating is not None and math.isfinite(rating) else None
-        for sample, rating in zip(samples, ratings, strict=True)
-    }
+    """Ratings of one policy's samples, keyed by (task, doc_id). A rating that is not finite is missing, and
+    so is that of a sample without an output, which the judge is not asked about."""
+    there = [sample for sample in samples if sample.output is not None]
+    ratings: dict[tuple[str, str], float | None] = {(s.task, s.doc_id): None for s in samples}
+    for sample, rating in zip(there, judge.rate(there, documents, on_done), strict=True):
+        if rating is not None and math.isfinite(rating):
+            ratings[sample.task, sample.doc_id] = rating
+    return ratings
 
 
 def _matched(a: Sequence[Sample], b: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
@@ -78,8 +80,8 @@ def _preference(
         preference=value,
         score_a=ratings[0],
         score_b=ratings[1],
-        length_a=len(a.output),
-        length_b=len(b.output),
+        length_a=None if a.output is None else len(a.output),
+        length_b=None if b.output is None else len(b.output),
         cluster=a.cluster,
     )
 
@@ -103,8 +105,12 @@ def _from_pairs(
     on_done: Advance | None,
 ) -> list[Preference]:
     matched = _matched(a, b)
-    values = judge.judge(matched, documents, on_done)
+    there = [pair for pair in matched if all(sample.output is not None for sample in pair)]
+    values = {
+        (left.task, left.doc_id): value
+        for (left, _), value in zip(there, judge.judge(there, documents, on_done), strict=True)
+    }
     return [
-        _preference(judge.name, left, right, value, (None, None))
-        for (left, right), value in zip(matched, values, strict=True)
+        _preference(judge.name, left, right, values.get((left.task, left.doc_id)), (None, None))
+        for left, right in matched
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class RewardModelJudge:
         self.name, self.note = name, note
         self._policy, self._open, self._ledger, self._fresh = policy, open_engine, ledger, fresh
         self._engine: Engine | None = None
+        self._rated: Counter[str] = Counter()
+        self._cut: Counter[str] = Counter()
 
     @property
     def engine(self) -> Engine:
@@ -45,6 +48,8 @@ class RewardModelJudge:
             "spec": f"rm:{self._policy.spec}",
             "fingerprint": content_key(identity=dict(self.engine.identity))[:16],
             "note": self.note,
+            "rated": dict(self._rated),
+            "cut": dict(self._cut),
         }
 
     def applies(self, task: Task) -> bool:
@@ -53,7 +58,7 @@ class RewardModelJudge:
     def rate(
         self, samples: Sequence[Sample], documents: Documents, on_done: Advance | None = None
     ) -> list[float | None]:
-        requests = [Reward(documents[s.task, s.doc_id].prompt, s.output) for s in samples]
+        requests = [Reward(documents[s.task, s.doc_id].prompt, s.output or "") for s in samples]
         identity = dict(self.engine.identity)
         keys = [
             content_key(engine=identity, verb="reward", prompt=request.prompt, response=request.response)
@@ -73,4 +78,9 @@ class RewardModelJudge:
             fresh=self._fresh,
             on_done=on_done,
         )
+        # the engine cuts what is too long on the left: a text that fills the context has lost its beginning
+        window = getattr(self.engine, "context_length", None)
+        for sample, result in zip(samples, answers, strict=True):
+            self._rated[sample.policy] += 1
+            self._cut[sample.policy] += window is not None and result.n_tokens >= window
         return [result.reward for result in answers]

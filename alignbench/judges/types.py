@@ -58,7 +58,7 @@ class Rater(Judge, Protocol):
     def rate(
         self, samples: Sequence[Sample], documents: Documents, on_done: Advance | None = None
     ) -> list[float | None]:
-        """One rating a sample, in order; None where the judge failed on it."""
+        """One rating a sample, in order; None where the judge failed on it. Every sample has an output."""
         ...
 
 
@@ -72,5 +72,6 @@ class PairJudge(Judge, Protocol):
         documents: Documents,
         on_done: Advance | None = None,
     ) -> list[float | None]:
-        """One preference for the first of each pair, in 0…1; None where the judge failed on it."""
+        """One preference for the first of each pair, in 0…1; None where the judge failed on it. Every sample
+        has an output."""
         ...

@@ -49,6 +49,13 @@ def format_of(path: Path) -> str | None:
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
 
 
+def stem(name: str) -> str:
+    """A file's name without its folders, its format and ``.gz``: ``a/gpt-3.5.jsonl.gz`` → ``gpt-3.5``."""
+    bare = Path(name).name
+    suffix = format_of(Path(bare))
+    return bare if suffix is None else bare[: bare.lower().rindex(suffix)]
+
+
 def _parse_text(raw: bytes, suffix: str, path: Path) -> list[Row]:
     text = raw.decode("utf-8-sig")
     if suffix in (".csv", ".tsv"):

@@ -1,0 +1,237 @@
+"""Recorded policies: outputs that exist already, read from a file and joined to a task's documents.
+
+Every row holds an output (``output`` or ``response``) and says what it answers, by the first of these
+columns that it has: ``doc_id`` (with ``task``), ``prompt``, ``instruction``. Joins are exact. ``generator``
+(or ``policy``) says who wrote the row, where a file holds the outputs of several. So these are read: rows of
+one's own, the ``samples.parquet`` of a run, AlpacaEval's model outputs, Self-Instruct's predictions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.engines.policy import Policy
+from alignbench.errors import UsageError, nearest
+from alignbench.sources import read_rows
+
+OUTPUTS = ("output", "response")
+KEYS = ("doc_id", "prompt", "instruction")
+"""The columns that say what a row answers, the most exact first."""
+GENERATORS = ("generator", "policy")
+TEXT_ONLY = "recorded outputs can only be scored as text"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: ``output`` to what the column ``by`` calls ``key``. ``number`` counts rows from 1; ``task``
+    None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``output`` None:
+    there is none (null in the file)."""
+
+    number: int
+    task: str | None
+    by: str
+    key: str
+    prompt: str | None
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a document a record may be joined to."""
+
+    doc_id: str
+    prompt: str
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """Records of one task's documents. ``by``: the columns that joined; ``outputs``: doc_id → output;
+    ``missing``: documents without one; ``used``: numbers of the rows that belong to a document."""
+
+    by: tuple[str, ...]
+    outputs: Mapping[str, str]
+    missing: tuple[str, ...]
+    used: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a file holds of one policy. ``identity``: the hash of the file's content, and the generator."""
+
+    policy: Policy
+    records: tuple[Record, ...]
+    identity: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> list[str] | None:
+        """The tasks that the rows name, in the file's order; None where a row names none."""
+        named = [record.task for record in self.records]
+        return list(dict.fromkeys(t for t in named if t is not None)) if None not in named else None
+
+    def join(self, task: str, documents: Sequence[Asked], *, only: bool) -> Join:
+        """Find the record of each document.
+
+        Args:
+            task: its name; rows that name another are not looked at.
+            documents: all documents of the task, so that a subset of them leaves no row over.
+            only: no other task is asked, so a row with a ``doc_id`` need not name its task.
+
+        Raises:
+            UsageError: no record matches; two rows give one document different outputs; an instruction that
+                several documents share; a ``doc_id`` whose prompt is another; a ``doc_id`` without a task.
+        """
+        index = _Index(documents)
+        outputs: dict[str, tuple[str, int]] = {}
+        mine = [record for record in self.records if record.task in (None, task)]
+        used, by = set(), []
+        for record in mine:
+            if record.by == "doc_id" and record.task is None and not only:
+                raise UsageError(
+                    f"{self._row(record)} has a doc_id but no task, and several tasks were asked for; add "
+                    "the column 'task', or name one task"
+                )
+            found = index.find(record)
+            self._check(record, found, task)
+            if not found:
+                continue
+            used.add(record.number)
+            by.append(record.by)
+            for document in found:
+                held = outputs.get(document.doc_id)
+                if record.output is None:
+                    continue
+                if held is not None and held[0] != record.output:
+                    raise UsageError(
+                        f"policy {self.policy.spec!r}: rows {held[1]} and {record.number} give different "
+                        f"outputs for the document {document.doc_id} of {task}; keep one"
+                    )
+                outputs.setdefault(document.doc_id, (record.output, record.number))
+        if not outputs:
+            raise UsageError(self._nothing(task, documents, mine))
+        return Join(
+            by=tuple(dict.fromkeys(by)),
+            outputs={doc_id: output for doc_id, (output, _) in outputs.items()},
+            missing=tuple(d.doc_id for d in documents if d.doc_id not in outputs),
+            used=frozenset(used),
+        )
+
+    def _check(self, record: Record, found: Sequence[Asked], task: str) -> None:
+        """Refuse a join that would put an output to a document that it does not answer."""
+        if record.by == "instruction" and len({document.prompt for document in found}) > 1:
+            raise UsageError(
+                f"{self._row(record)}: {len(found)} documents of {task} have the instruction "
+                f"{_clip(record.key)!r}; give their whole 'prompt', or 'doc_id'"
+            )
+        if record.by == "doc_id" and record.prompt is not None:
+            other = next((document for document in found if document.prompt != record.prompt), None)
+            if other is not None:
+                raise UsageError(
+                    f"{self._row(record)}: its prompt is not that of the document {other.doc_id} of {task}; "
+                    "give outputs to this prompt, or leave the column 'prompt' out to join by doc_id alone"
+                )
+
+    def _row(self, record: Record) -> str:
+        return f"policy {self.policy.spec!r}: row {record.number}"
+
+    def _nothing(self, task: str, documents: Sequence[Asked], mine: Sequence[Record]) -> str:
+        what = f"policy {self.policy.spec!r}"
+        if not mine:
+            named = ", ".join(self.tasks or [])
+            return f"{what} holds nothing for the task {task}, only for {named}; name tasks that it has"
+        record, document = mine[0], documents[0]
+        if all(each.output is None for each in mine):
+            return f"{what}: every output for {task} is null; give rows with text in 'output'"
+        return (
+            f"{what}: none of its {len(mine)} rows matches a document of {task}; joins are exact, and row "
+            f"{record.number} has the {record.by} {_clip(record.key)!r} where the first document has "
+            f"{_clip(getattr(document, record.by))!r} (all: alignbench tasks show {task} --docs)"
+        )
+
+
+class _Index:
+    """Documents by each column that may join them."""
+
+    def __init__(self, documents: Sequence[Asked]) -> None:
+        self._held: dict[tuple[str, str], list[Asked]] = {}
+        for document in documents:
+            for by in KEYS:
+                self._held.setdefault((by, getattr(document, by)), []).append(document)
+
+    def find(self, record: Record) -> list[Asked]:
+        return self._held.get((record.by, record.key), [])
+
+
+def open_recording(policy: Policy) -> Recording:
+    """Read the file of a policy of kind ``recorded``: JSON, JSONL, CSV, TSV or Parquet, also gzipped.
+
+    Raises:
+        UsageError: no such file, an option that only a model has, a row without an output or without what it
+            answers, or several generators and none (or none of them) named by ``?generator=``.
+    """
+    what = f"policy {policy.spec!r}"
+    for option in policy.options:
+        if option != "generator":
+            raise UsageError(
+                f"{what}: {option!r} is for a model that is run, and these outputs exist; leave it out"
+            )
+    path = Path(policy.target).expanduser()
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"{what}: no file {path}{nearest(path.name, siblings)}; check the path")
+    rows = list(enumerate(read_rows(path), start=1))
+    generator, rows = _of_generator(rows, policy.options.get("generator"), what)
+    records = tuple(_record(number, row, what) for number, row in rows)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Recording(policy, records, {"engine": "recorded", "file": digest, "generator": generator})
+
+
+def _of_generator(
+    rows: list[tuple[int, dict[str, Any]]], wanted: str | None, what: str
+) -> tuple[str | None, list[tuple[int, dict[str, Any]]]]:
+    """The rows of one generator, and its name; all rows where the file names none."""
+    column = next((name for name in GENERATORS if any(row.get(name) for _, row in rows)), None)
+    if column is None:
+        if wanted is not None:
+            raise UsageError(f"{what}: the file names no generator; leave ?generator= out")
+        return None, rows
+    bare = next((number for number, row in rows if not row.get(column)), None)
+    if bare is not None:
+        raise UsageError(f"{what}: row {bare} names no {column}, and other rows do; name it in every row")
+    names = list(dict.fromkeys(str(row[column]) for _, row in rows))
+    listed = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+    if wanted is None and len(names) > 1:
+        raise UsageError(f"{what}: the file holds outputs of {listed}; choose one with ?generator=NAME")
+    if wanted is not None and wanted not in names:
+        raise UsageError(f"{what}: no generator {wanted!r}{nearest(wanted, names)}; the file has {listed}")
+    chosen = wanted or names[0]
+    return chosen, [(number, row) for number, row in rows if str(row.get(column)) == chosen]
+
+
+def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
+    name = next((name for name in OUTPUTS if name in row), None)
+    by = next((key for key in KEYS if row.get(key) not in (None, "")), None)
+    if name is None or by is None:
+        raise UsageError(
+            f"{what}: row {number} needs an output ({' or '.join(OUTPUTS)}) and what it answers "
+            f"({', '.join(KEYS)}); its columns are {', '.join(map(str, row))}"
+        )
+    output, task, prompt = row[name], row.get("task"), row.get("prompt")
+    if output is not None and not isinstance(output, str):
+        raise UsageError(f"{what}: row {number}: {name} is {type(output).__name__}, not text; mend this row")
+    return Record(
+        number=number,
+        task=None if task in (None, "") else str(task),
+        by=by,
+        key=str(row[by]),
+        prompt=prompt if isinstance(prompt, str) else None,
+        output=output,
+    )
+
+
+def _clip(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
