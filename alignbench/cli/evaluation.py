@@ -190,7 +190,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def _win_rates(pooled: list[WinRate], judges: list[JudgeResult]) -> str:
-    """The win-rates, and below them what each judge is worth; † marks one that is not shown to beat a coin."""
+    """The win-rates, and below them what each judge is worth; † marks one not shown to beat a coin."""
     from alignbench.compare.worth import no_better_than_a_coin, worth_in_words
 
     coins = no_better_than_a_coin(judges)

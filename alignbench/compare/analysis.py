@@ -9,7 +9,7 @@ from alignbench import stats
 from alignbench.compare.results import Delta, LengthControlled, Score, TaskResult, Tax, Verdict, WinRate
 from alignbench.evaluation.types import Sample
 from alignbench.judges.types import Preference
-from alignbench.tasks.types import Metric, Task
+from alignbench.tasks.types import Metric, Task, Unit
 
 Samples = Mapping[str, Mapping[str, Sequence[Sample]]]
 """Policy name → task name → its samples."""
@@ -38,9 +38,15 @@ class Column:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """(0, 1) where every value lies there. A task declares no range, so it is read off the values."""
+        """The metric's range; where its task says nothing of it, (0, 1) if every value lies there."""
+        if self.metric.unit is not None:
+            return self.metric.bounds
         seen = [v for values in self.values.values() for v in values.values() if v is not None]
         return (0.0, 1.0) if seen and all(0.0 <= v <= 1.0 for v in seen) else None
+
+    @property
+    def unit(self) -> Unit:
+        return self.metric.unit or ("rate" if self.bounds else "raw")
 
 
 def columns(tasks: Sequence[Task], samples: Samples) -> list[Column]:
@@ -75,11 +81,12 @@ def task_rows(table: Sequence[Column], level: float) -> list[TaskResult]:
                 chance=metric.chance,
                 n=len(column.clusters),
                 scores=scores,
-                unit="rate" if column.bounds else "raw",
+                unit=column.unit,
                 margin=metric.margin,
                 judged=task.judged,
                 family=task.family,
                 description=task.description,
+                majority=metric.majority,
             )
         )
     return rows
@@ -141,13 +148,14 @@ def contrasts(table: Sequence[Column], reference: str, level: float) -> list[Con
 
 
 def deltas(found: Sequence[Contrast], reference: str, level: float) -> list[Delta]:
-    """Differences with verdicts. The headline metrics form one family; each other metric stands alone."""
-    family = [c for c in found if c.column.headline]
+    """Differences with verdicts. The headline metrics with a direction form one family, each other metric
+    stands alone: one that can be neither better nor worse would only cost the others power."""
+    family = [c for c in found if c.column.headline and c.column.directed]
     decisions = _decide(family, level)
     m = sum(decision.p_adjusted is not None for decision in decisions)
     rows = {id(c): _delta(c, d, reference, level, m) for c, d in zip(family, decisions, strict=True)}
     for contrast in found:
-        if not contrast.column.headline:
+        if id(contrast) not in rows:
             alone = _decide([contrast], level)[0]
             rows[id(contrast)] = _delta(contrast, alone, reference, level, None)
     return [rows[id(contrast)] for contrast in found]
@@ -201,11 +209,13 @@ def taxes(found: Sequence[Contrast], rows: Sequence[Delta], reference: str, leve
     gains: dict[str, list[tuple[Contrast, stats.TaskGain]]] = {}
     for contrast, row in zip(found, rows, strict=True):
         column = contrast.column
-        if column.task.area != "nlp" or not column.headline or contrast.gain is None or not column.bounds:
+        if column.task.area != "nlp" or not column.headline or contrast.gain is None or column.unit != "rate":
             continue
         base = [v for v in column.values[reference].values() if v is not None]
         score = sum(base) / len(base) if base else None
-        gain = stats.TaskGain(column.task.name, contrast.gain, score, column.metric.chance, row.verdict)
+        gain = stats.TaskGain(
+            column.task.name, contrast.gain, score, column.metric.chance, row.verdict, column.task.source
+        )
         gains.setdefault(contrast.policy, []).append((contrast, gain))
     results = {policy: stats.tax([g for _, g in pairs], level) for policy, pairs in gains.items()}
     adjusted = stats.holm([result.p for result in results.values()])

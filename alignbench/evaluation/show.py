@@ -10,7 +10,7 @@ from alignbench.tasks.types import Task
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """The task's metadata, JSON-able; chance and majority levels that follow from the documents are filled in."""
+    """The task's metadata, JSON-able, with the chance and majority levels that follow from its documents."""
     documents = task.load()
     facts = {
         key: getattr(task, key)

@@ -66,7 +66,7 @@ def _pick(place: Path, split: str | None, config: str | None, files: Sequence[st
     if files and not config:
         return []
     every = sorted(path for path in place.rglob("*") if path.is_file() and format_of(path) is not None)
-    if config:
+    if config and config != "default":  # the hub's name for the only one, which no folder bears
         every = [path for path in every if _same(config, str(path.relative_to(place)))]
     return _of_split(every, split, place)
 

@@ -13,13 +13,15 @@ from alignbench.stats.paired import PairedDifference
 
 @dataclass(frozen=True)
 class TaskGain:
-    """One task: its gain (positive is better), the reference's score, what guessing scores, the verdict."""
+    """One task: its gain (positive is better), the reference's score, what guessing scores, the verdict.
+    Tasks with the same ``source`` ask about the same documents; an empty one is a source of its own."""
 
     task: str
     gain: PairedDifference
     reference_score: float | None
     chance: float | None
     verdict: Verdict
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ def tax(gains: Sequence[TaskGain], level: float = 0.95) -> Tax:
     """The mean of the tasks' gains, all of them in one unit (rates).
 
     The tasks are taken as fixed, so the interval is about *these* tasks, not about tasks in general; their
-    documents as independent between tasks: stderr = √(Σ se²)/m, t with Welch–Satterthwaite degrees of
-    freedom. Tasks without a standard error are named in ``left_out``.
+    documents as independent between sources: stderr = √(Σ se²)/m, t with Welch–Satterthwaite degrees of
+    freedom. Tasks of one source (the variants of a task) share documents, so their errors may be anything up
+    to perfectly correlated: they are added, which is never too small. Tasks without a standard error are
+    named in ``left_out``.
     """
     check_level(level)
     used = [g for g in gains if g.gain.diff is not None and g.gain.stderr is not None]
@@ -57,14 +61,23 @@ def tax(gains: Sequence[TaskGain], level: float = 0.95) -> Tax:
     if not used:
         return Tax(names, None, None, None, None, None, regressed, left_out)
     mean = math.fsum(g.gain.diff or 0.0 for g in used) / len(used)
-    variances = [(g.gain.stderr or 0.0) ** 2 for g in used]
+    variances, dfs = _by_source(used)
     stderr = math.sqrt(math.fsum(variances)) / len(used)
     ci, p = None, None
     if stderr > 0:
-        df = math.fsum(variances) ** 2 / math.fsum(v * v / g.gain.df for v, g in zip(variances, used))
+        df = math.fsum(variances) ** 2 / math.fsum(v * v / d for v, d in zip(variances, dfs))
         half = critical(level, df) * stderr
         ci, p = (mean - half, mean + half), two_sided(mean / stderr, df)
     return Tax(names, mean, stderr, ci, p, _normalised(used), regressed, left_out)
+
+
+def _by_source(gains: Sequence[TaskGain]) -> tuple[list[float], list[int]]:
+    """Per source the variance of its tasks' sum, at most, and the degrees of freedom."""
+    groups: dict[str, list[TaskGain]] = {}
+    for i, g in enumerate(gains):
+        groups.setdefault(g.source or f"\0{i}", []).append(g)
+    sums = [math.fsum(g.gain.stderr or 0.0 for g in group) for group in groups.values()]
+    return [s * s for s in sums], [min(g.gain.df for g in group) for group in groups.values()]
 
 
 def _normalised(gains: Sequence[TaskGain]) -> float | None:

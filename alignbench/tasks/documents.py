@@ -13,7 +13,7 @@ from alignbench.sources import load_rows
 from alignbench.tasks.exemplars import with_exemplars
 from alignbench.tasks.plugins import function
 from alignbench.tasks.spec import TaskSpec
-from alignbench.tasks.templates import digest, expression, template
+from alignbench.tasks.templates import expression, template
 from alignbench.tasks.types import Document, Metric, Task
 
 Fields = Mapping[str, Any]

@@ -201,6 +201,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         judged=spec.judged,
         judge=spec.judge,
         world=spec.world,
+        source=spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}",
         suites=spec.suites,
         fingerprint=_fingerprint(spec, path),
         citation=spec.citation,
@@ -215,7 +216,7 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
     if built_in:
         unit = "raw" if metric.name in RAW else "rate"
     elif bounds is not None and unit is None:
-        unit = "rate" if 0 <= bounds[0] and bounds[1] <= 1 else "raw"
+        unit = "rate" if bounds[0] >= 0 and bounds[1] <= 1 else "raw"
     return Metric(
         name=metric.name,
         higher_is_better=metric.higher_is_better,

@@ -38,9 +38,9 @@ class Document:
 class Metric:
     """One number a task reports. ``higher_is_better`` None: no better direction. ``ideal``: the value that is
     best where neither end is (a bias score: 0). ``margin``: differences below it do not matter, fixed
-    beforehand. ``chance``: what guessing at random scores; ``majority``: what always giving the answer that is
-    right most often scores, where all documents have the same choices. ``bounds``: the range that its values
-    can have; it and ``unit`` are None where nobody said. ``built_in``: the score is one of ``metrics``."""
+    beforehand. ``chance``: what guessing at random scores; ``majority``: what always giving the one answer
+    that is right most often scores, where all documents have the same choices. ``bounds``: the range that its
+    values can have; it and ``unit`` are None where nobody said. ``built_in``: scored by ``metrics``."""
 
     name: str
     higher_is_better: bool | None = True
@@ -60,7 +60,7 @@ class Task:
 
     ``score(document, answer)`` turns what came back into metric values. ``answer`` is a Completion for
     ``generate``, a list of Scored (one per choice) for ``multiple_choice``, and a pair of Rewarded
-    (chosen, rejected) for ``preference``.
+    (chosen, rejected) for ``preference``. ``source``: two tasks with the same one ask about the same rows.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Task:
     world: str | None = None
     suites: tuple[str, ...] = ()
     fingerprint: str = ""
+    source: str = ""
     citation: str = ""
     licence: str = ""
     notes: str = ""

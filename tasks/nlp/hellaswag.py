@@ -35,6 +35,6 @@ def prepare(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(text: str) -> str:
-    """Take out WikiHow's marks: ``[title]`` ends a sentence, other brackets are dropped with what they hold."""
+    """Take out WikiHow's marks: ``[title]`` ends a sentence, any other bracket goes with what it holds."""
     text = re.sub(r"\[[^\]]*\]", "", text.replace(" [title]", ". "))
     return re.sub(r" {2,}", " ", text).strip()
