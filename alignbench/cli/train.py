@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,9 +128,11 @@ def _train(
     mirror: Path | None,
     as_json: bool,
 ) -> None:
+    from alignbench import environment
     from alignbench.train.config import load_config
 
     loaded: Any = load_config(kind, config, settings)
+    started = environment.now()
     options: dict[str, Any] = {"resume": resume, "mirror": mirror, "command": ["alignbench", *sys.argv[1:]]}
     if kind == "sft":
         from alignbench.train.sft import train_sft
@@ -143,15 +146,19 @@ def _train(
         from alignbench.train.ppo import train_ppo
 
         record = train_ppo(loaded, out, **options)
-    click.echo(f"{summary(kind, record)}; the model is in {out}", err=True)
+    earlier = "finished earlier, nothing was done now: " if record["finished"] < started else ""
+    click.echo(f"{earlier}{summary(kind, record)}; {_form(record)}; the model is in {out}", err=True)
+    click.echo(f"next: {shlex.join(next_command(kind, record, out, mirror))}", err=True)
     if as_json:
         click.echo(json.dumps(record, indent=2))
 
 
 def summary(kind: Kind, record: dict[str, Any]) -> str:
-    """One sentence on a finished run, with n and interval of what was measured on held-out data."""
+    """One sentence on a finished run, with n and interval of what it measured."""
+    if kind == "ppo":
+        return _rollouts(record)
     measured = record.get("eval")
-    if kind == "ppo" or not measured:
+    if not measured:
         return f"{kind} is done"
     said = "no interval"
     if kind == "rm":
@@ -163,3 +170,34 @@ def summary(kind: Kind, record: dict[str, Any]) -> str:
         said = "95 % CI {:.3f} to {:.3f}".format(*measured["ci"])
     chosen = f"step {record['selected_step']} selected by {record['selected_by']}"
     return f"held-out loss {measured['loss']:.3f} nats/token ({said}, n = {measured['n']}), {chosen}"
+
+
+def _rollouts(record: dict[str, Any]) -> str:
+    """What the rollouts of the first and of the last step got. ± is 1.96 standard errors."""
+    first, last = record.get("first"), record["last"]
+    if not first:  # a run of an older version
+        return "ppo is done"
+
+    def spread(step: dict[str, Any], name: str) -> str:
+        return f"{step[name]:.2f} ± {1.96 * step[f'{name}_se']:.2f}"
+
+    parts = [f"reward {spread(first, 'reward')} → {spread(last, 'reward')}"]
+    if "gold" in first and "gold" in last:
+        parts.append(f"gold {spread(first, 'gold')} → {spread(last, 'gold')}")
+    parts.append(f"KL to the reference {spread(last, 'kl')} nats a response")
+    return f"{', '.join(parts)} (first → last step, ± 95 % CI, n = {last['n']} rollouts a step)"
+
+
+def _form(record: dict[str, Any]) -> str:
+    return "prompts in the model's chat template" if record.get("templated") else "prompts as plain text"
+
+
+def next_command(kind: Kind, record: dict[str, Any], out: Path, mirror: Path | None) -> list[str]:
+    """What comes next in the story: PPO after a reward model, else a comparison with the start."""
+    config = record["config"]
+    if kind != "rm":
+        return ["alignbench", "compare", config["model"], str(out)]
+    told = [f"{key}={value}" for key, value in (("model", config["model"]), ("reward_model", out))]
+    data = ["--data", str(mirror)] if mirror else []
+    ppo = ["alignbench", "train", "ppo", *told, f"data={config['data']}", *data]
+    return [*ppo, "--out", str(out.with_name("ppo"))]

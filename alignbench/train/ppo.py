@@ -40,7 +40,7 @@ def train_ppo(
     """Train ``config.model`` by PPO against ``config.reward_model`` and write the policy to ``out``: the
     averaged weights where ``ema_decay`` is set (the last ones then lie in ``out/raw``), else the last ones.
 
-    Returns the run's record (run.json) with ``last``, the metrics of the last step.
+    Returns the run's record (run.json) with ``first`` and ``last``, the metrics of those steps.
 
     Raises:
         UsageError: a wrong model, data or folder.
@@ -87,7 +87,7 @@ def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> Non
         (run.out / "raw").mkdir(exist_ok=True)
         save_model(learner.policy, tokenizer, run.out / "raw")
     written = learner.policy if learner.average is None else learner.average.module
-    run.finish(written, tokenizer, last=metrics)
+    run.finish(written, tokenizer, first=run.first_logged(), last=metrics)
 
 
 def build_learner(config: PPOConfig, mirror: Path | None = None) -> tuple[Learner, Any]:

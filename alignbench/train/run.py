@@ -142,6 +142,12 @@ class Run:
                 raise WorkError(f"{self.out}, step {step}: {name} is {value}; lower lr, or use dtype=float32")
         self._append("metrics.jsonl", [{"step": step, **metrics}])
 
+    def first_logged(self) -> dict[str, Any]:
+        """The first line of metrics.jsonl, without its step."""
+        with (self.out / "metrics.jsonl").open(encoding="utf-8") as file:
+            line: dict[str, Any] = json.loads(file.readline())
+        return {name: value for name, value in line.items() if name != "step"}
+
     def time(self, step: int, **timings: float) -> None:
         """Append one line to timings.jsonl (seconds and rates: these differ from run to run)."""
         self._append("timings.jsonl", [{"step": step, **{k: round(v, 4) for k, v in timings.items()}}])

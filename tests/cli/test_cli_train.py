@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from alignbench.cli.train import command, summary
+from alignbench.cli.train import command, next_command, summary
 from alignbench.errors import UsageError
 from alignbench.train.config import CONFIGS
 
@@ -68,7 +69,11 @@ def test_json_goes_to_stdout_and_the_sentence_to_stderr(model: Path, data: Path,
     record = json.loads(ran.stdout)
     assert record["config"]["steps"] == 2
     assert f"held-out loss {record['eval']['loss']:.3f} nats/token (95 % CI" in ran.stderr
-    assert str(tmp_path / "out") in ran.stderr
+    assert "prompts as plain text; the model is in" in ran.stderr
+    assert ran.stderr.endswith(f"next: alignbench compare {model} {tmp_path / 'out'}\n")
+    again = CliRunner().invoke(command, ["sft", *settings, "--out", str(tmp_path / "out"), "--resume"])
+    assert again.exit_code == 0
+    assert again.stdout == ""
 
 
 def test_a_config_file_and_the_command_line_together(model: Path, data: Path, tmp_path: Path) -> None:
@@ -110,11 +115,33 @@ def test_summaries_carry_n_and_interval() -> None:
     assert summary("rm", {"eval": None}) == "rm is done"
 
 
+def test_ppo_says_where_it_began_where_it_ended_and_how_sure_that_is() -> None:
+    first = {"n": 64, "reward": -0.5, "reward_se": 0.1, "kl": 0.0, "kl_se": 0.0}
+    last = {"n": 64, "reward": 1.0, "reward_se": 0.05, "kl": 3.25, "kl_se": 0.5}
+    assert summary("ppo", {"first": first, "last": last}) == (
+        "reward -0.50 ± 0.20 → 1.00 ± 0.10, KL to the reference 3.25 ± 0.98 nats a response "
+        "(first → last step, ± 95 % CI, n = 64 rollouts a step)"
+    )
+    gold = {"gold": 0.5, "gold_se": 0.1}
+    assert "gold 0.50 ± 0.20 → 0.50 ± 0.20" in summary(
+        "ppo", {"first": {**first, **gold}, "last": {**last, **gold}}
+    )
+
+
+def test_after_a_reward_model_comes_ppo_on_the_same_prompts() -> None:
+    record = {"config": {"model": "runs/sft", "data": "hh_rlhf"}}
+    said = next_command("rm", record, Path("runs/rm"), Path("my data"))
+    assert shlex.join(said) == (
+        "alignbench train ppo model=runs/sft reward_model=runs/rm data=hh_rlhf "
+        "--data 'my data' --out runs/ppo"
+    )
+
+
 @pytest.mark.slow
 def test_kill_9_and_resume_give_the_same_bytes(model: Path, data: Path, tmp_path: Path) -> None:
     def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
         settings = [
-            "steps=400",
+            "steps=60",
             "save_every=5",
             "eval_every=20",
             "eval_fraction=0.3",
@@ -129,6 +156,7 @@ def test_kill_9_and_resume_give_the_same_bytes(model: Path, data: Path, tmp_path
     log, deadline = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and (not log.exists() or len(log.read_text().splitlines()) < 12):
         time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # it must not finish while the second one starts
     second = start(tmp_path / "killed", "--resume")
     assert second.wait() == 2
     assert second.stderr is not None
