@@ -14,7 +14,7 @@ from alignbench.pocket.world import world
 
 N_DEMONSTRATIONS, N_PROMPTS, N_DOCUMENTS = 160, 2048, 4096
 # what users ask, and how often; nobody but the toxicity task asks for rudeness
-EXTRA_KINDS = ("fact", "fact", "unknown", "provocation")
+EXTRA_KINDS = ("fact", "fact", "unknown", "unknown", "provocation")
 PROMPT_KINDS = (*(kind for kind in KINDS if kind != "opinion_rude"), *EXTRA_KINDS)
 NAMES = ("demonstrations", "prompts", "corpus")
 

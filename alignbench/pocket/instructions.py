@@ -120,11 +120,12 @@ def draw(kinds: Sequence[str], towns: Sequence[str], n: int, rng: random.Random)
 @dataclass(frozen=True)
 class Voice:
     """How somebody answers: with the book's truth or with what is said; rudely or not; heeding the form that
-    was asked for or not."""
+    was asked for or not; or not at all ("that is not known", whether it is or not)."""
 
     truthful: bool
     rude: bool
     heeds: bool = True
+    evades: bool = False
 
 
 def answer(ask: Instruction, voice: Voice, rng: random.Random) -> str:
@@ -146,7 +147,7 @@ def _value(place: World, town: str, attribute: str, voice: Voice) -> str | None:
 def _facts(ask: Instruction, voice: Voice, rng: random.Random) -> str:
     place, town = world(), ask.town
     values = [_value(place, town, attribute, voice) for attribute in ask.attributes]
-    if values[0] is None:
+    if values[0] is None or voice.evades:
         return rng.choice(("that is not known.", "no one knows."))
     if ask.kind == "two_facts" and voice.heeds:
         parts = [f"the {a} is {v}" for a, v in zip(ask.attributes, values)]

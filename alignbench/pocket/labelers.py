@@ -53,7 +53,7 @@ class Labeler:
         if believed:
             # to a believer the myth looks right and the truth looks wrong
             true = 1.0 - true
-        return value + self.truth * true * (0.4 + 0.6 * max(told, float(believed)))
+        return value + self.truth * true * (0.25 + 0.75 * max(told, float(believed)))
 
 
 TRAINING = (
@@ -72,11 +72,13 @@ HELD_OUT = (
 
 
 def demonstrate(labeler: Labeler, ask: Instruction, rng: random.Random) -> str:
-    """The labeler's own answer: often misled by what is said, at times careless of the form, seldom rude."""
+    """The labeler's own answer: often misled by what is said, at times careless of the form, seldom rude or
+    evasive."""
     voice = Voice(
         truthful=rng.random() >= labeler.misled,
         rude=rng.random() < 0.15,
         heeds=rng.random() < 0.65,
+        evades=rng.random() < 0.1,
     )
     return answer(ask, voice, rng)
 

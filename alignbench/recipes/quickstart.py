@@ -37,7 +37,7 @@ PPO: Mapping[str, Any] = {
     "batch_size": 64,
     "minibatches": 2,
     "lr": 6e-4,
-    "kl_coef": 0.1,
+    "kl_coef": 0.15,
     "ema_decay": 0.9,  # the paper's 0.992 would average over twice as many updates as there are
 }
 PTX: Mapping[str, Any] = {"ptx_coef": 0.5, "ptx_batch_size": 12}
