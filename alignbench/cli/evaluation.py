@@ -173,7 +173,8 @@ def summary(comparison: Comparison) -> str:
     for row in sorted(headlines, key=lambda row: AREAS.index(row.area)):
         cells = [_cell(row, name, verdicts.get((row.task, row.metric, name))) for name in names]
         rows.append([row.area, row.task, *cells, *(_level(row, level) for level in levels)])
-    parts = [table(rows) + _guessing(headlines, names)] if headlines else []
+    below = [*_guessing(headlines, names), *_cut(headlines, names)]
+    parts = ["\n".join([table(rows), *below])] if headlines else []
     pooled = [row for row in comparison.win_rates if row.task is None and row.b == comparison.win_reference]
     if pooled:
         parts.append(_win_rates(pooled, comparison.judges))
@@ -189,18 +190,25 @@ def summary(comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
+NO_EQUAL_LENGTH = (
+    "At equal length: not estimable (one policy is nearly always the longer, or too few prompts)."
+)
+
+
 def _win_rates(pooled: list[WinRate], judges: list[JudgeResult]) -> str:
     """The win-rates, and below them what each judge is worth; † marks one not shown to beat a coin."""
-    from alignbench.compare.worth import no_better_than_a_coin, worth_in_words
+    from alignbench.compare.worth import no_better_than_a_coin, rated, worth_in_words
 
     coins = no_better_than_a_coin(judges)
     rows = [["win-rate", "judge", "", "at equal length", "n", "verdict"]]
     for rate in pooled:
         even = rate.length_controlled
         values = [_percent(rate.win_rate, rate.ci), _percent(even.win_rate, even.ci) if even else "–"]
-        mark = " †" if rate.judge in coins else ""
-        rows.append([f"{rate.a} over {rate.b}", rate.judge, *values, str(rate.n), rate.verdict + mark])
+        word = f"{rated(rate.verdict)} †" if rate.judge in coins else rate.verdict
+        rows.append([f"{rate.a} over {rate.b}", rate.judge, *values, str(rate.n), word])
     lines = [("† " if judge.name in coins else "") + worth_in_words(judge) for judge in judges]
+    if not any(rate.length_controlled for rate in pooled):
+        lines.append(NO_EQUAL_LENGTH)
     return "\n".join([table(rows), *lines])
 
 
@@ -228,15 +236,27 @@ def _level(row: TaskResult, name: str) -> str:
     return _percent(value, None) if row.unit == "rate" else f"{value:.3g}"
 
 
-def _guessing(rows: list[TaskResult], names: list[str]) -> str:
-    """What the marks of scores that guessing reaches mean, where there are any."""
+def _guessing(rows: list[TaskResult], names: list[str]) -> list[str]:
+    """A line on what the marks of scores that guessing reaches mean, where there are any."""
     found = {row.standing(name) for row in rows for name in names} - {""}
     words = []
     if any(text.startswith("not above") for text in found):
         words.append(f"{NOT_ABOVE} the interval holds what guessing scores (majority, else chance)")
     if any(text.startswith("below") for text in found):
         words.append(f"{BELOW} surely below it" if words else f"{BELOW} below what guessing scores")
-    return f"\n{'; '.join(words)}" if words else ""
+    return ["; ".join(words)] if words else []
+
+
+def _cut(rows: list[TaskResult], names: list[str]) -> list[str]:
+    """A line on prompts that did not fit, where there are any."""
+    found = []
+    for name in names:
+        cut = {row.task: row.scores[name].cut for row in rows if name in row.scores}
+        tasks = ", ".join(f"{task} {n}" for task, n in cut.items() if n)
+        found += [f"{name} ({tasks})"] if tasks else []
+    return (
+        [f"prompts that lost their beginning to fit the model's context: {'; '.join(found)}"] if found else []
+    )
 
 
 def _percent(value: float | None, ci: Interval | None) -> str:

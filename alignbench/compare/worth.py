@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignbench.compare.results import JudgeResult, Score
+from alignbench.compare.results import JudgeResult, Score, Verdict
 
 COIN = "not distinguishable from a coin"
 WORDS = {0.6: "three times in five", 2 / 3: "two times in three", 0.7: "seven times in ten"}
@@ -15,6 +15,11 @@ def no_better_than_a_coin(judges: Sequence[JudgeResult]) -> list[str]:
     """Names of the judges whose held-out accuracy is not surely above one half: their win-rates cannot say
     which policy is better."""
     return [judge.name for judge in judges if judge.worth in ("at_chance", "below_chance")]
+
+
+def rated(verdict: Verdict) -> str:
+    """A win-rate's verdict by a judge whose word decides nothing: what it rated, and not what is better."""
+    return {"better": "rated higher", "worse": "rated lower"}.get(verdict, verdict)
 
 
 def worth_in_words(judge: JudgeResult) -> str:

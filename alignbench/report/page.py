@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from alignbench import __version__
+from alignbench.compare.worth import rated
 from alignbench.errors import WorkError
 from alignbench.report import curves, overview, preference, text
 from alignbench.report.forest import AREAS, forest
@@ -53,7 +54,7 @@ def render(run: Run) -> str:
             run=run,
             results=run.results,
             units={(row.task, row.metric): row.unit for row in run.results.tasks},
-            glance_tasks=len({row.task for row in run.results.tasks}),
+            glance_tasks=len(run.asked),
             version=__version__,
             policy=content_policy(hashes),
             style=Markup(asset("report.css")),
@@ -64,6 +65,7 @@ def render(run: Run) -> str:
             glance=tallies,
             forest=forest(run),
             ladder=preference.ladder(run),
+            worth=preference.worth(run),
             matrices=preference.matrices(run),
             per_task=preference.per_task(run),
             tax=overview.tax(run),
@@ -107,7 +109,12 @@ def environment() -> jinja2.Environment:
         "p": text.p_value,
         "count": text.count,
     }
-    env.globals |= {"plural": text.plural, "direction": text.direction, "axis_tick": text.axis_tick}
+    env.globals |= {
+        "rated": rated,
+        "plural": text.plural,
+        "direction": text.direction,
+        "axis_tick": text.axis_tick,
+    }
     return env
 
 

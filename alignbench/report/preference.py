@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alignbench.compare.results import WinRate
+from alignbench.compare.worth import worth_in_words
 from alignbench.report.run import Run, oriented
 from alignbench.report.text import interval, number
 
@@ -60,6 +61,21 @@ def ladder(run: Run) -> list[Step]:
         if rungs or policy.name == reference:
             steps.append(Step(policy.name, run.slot(policy.name), policy.name == reference, rungs))
     return steps
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a judge is worth, in words; ``coin``: it is not shown to beat a coin."""
+
+    judge: str
+    words: str
+    coin: bool
+
+
+def worth(run: Run) -> list[Worth]:
+    """One sentence a judge that compared outputs here."""
+    judges = [judge for judge in run.results.judges if judge.name in run.judge_names]
+    return [Worth(judge.name, worth_in_words(judge), judge.name in run.coins) for judge in judges]
 
 
 def per_task(run: Run) -> list[WinRate]:

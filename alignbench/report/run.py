@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.compare.results import Comparison, Delta, Interval, Verdict, WinRate, read_results
+from alignbench.compare.worth import no_better_than_a_coin
 
 SLOTS = 8
 """Colour-and-shape pairs that the stylesheet knows; policies beyond share them in turn."""
@@ -44,7 +45,22 @@ class Run:
     @cached_property
     def documents(self) -> int:
         """Documents asked, each task counted once."""
-        return sum({row.task: row.n for row in self.results.tasks}.values())
+        return sum(self.asked.values())
+
+    @cached_property
+    def asked(self) -> dict[str, int]:
+        """Task → documents asked, also of tasks that only a judge compares, which have no row of scores."""
+        found = {row.task: row.n for row in self.results.tasks}
+        told = self.results.provenance.get("tasks")
+        for name, held in told.items() if isinstance(told, dict) else ():
+            if isinstance(held, dict) and isinstance(held.get("documents"), int):
+                found.setdefault(name, held["documents"])
+        return found
+
+    @cached_property
+    def coins(self) -> list[str]:
+        """Judges that are not shown to beat a coin: their win-rates are marked wherever they stand."""
+        return no_better_than_a_coin(self.results.judges)
 
     @cached_property
     def judge_names(self) -> list[str]:
