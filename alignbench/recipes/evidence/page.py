@@ -217,8 +217,8 @@ def _made(found: Row) -> str:
         f"CPU seconds of a seed, by stage: {stages}.",
         f"Machine: {machine}. {versions}. World `{found['world']}`.",
         "Every number here is in `evidence.json`, per seed and with its n; each seed's runs and report lie "
-        "in `seeds/N/` after the command has run. On another machine, or with other versions, training rounds "
-        "differently, so single seeds differ and the means should agree within their intervals.",
+        "in `seeds/N/` after the command has run. On another machine, or with other versions, training "
+        "rounds differently, so single seeds differ and the means should agree within their intervals.",
     )
     return "## How it was made\n\n" + "\n".join(f"- {line}" for line in lines)
 

@@ -181,7 +181,7 @@ def collect(
                 f"seed {record['seed']}: {record['failures'][0]}; mend it, remove its folder, run again"
             )
     seconds = {record["seed"]: record.pop("seconds") for record in records}
-    return _rounded(
+    found: dict[str, Any] = rounded(
         {
             "schema": SCHEMA,
             "recipe": "evidence",
@@ -194,6 +194,7 @@ def collect(
             "cost": _cost(out, seconds),
         }
     )
+    return found
 
 
 def summarise(records: Sequence[Mapping[str, Any]], skills: Sequence[str]) -> dict[str, Any]:
@@ -264,12 +265,12 @@ def _cost(out: Path, seconds: Mapping[int, one.Stages]) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers to six digits: more say nothing, and a tracked file should not differ in rounding."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {str(key): _rounded(each) for key, each in value.items()}
+        return {str(key): rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
+        return [rounded(each) for each in value]
     return value

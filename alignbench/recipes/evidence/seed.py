@@ -27,17 +27,17 @@ OTHER_SEED = 1000
 # stage → its share of a seed's time in per cent, as measured; it only serves the progress bar
 STAGES: Mapping[str, int] = {
     "other sft-seed": 3,
-    "other rankings": 6,
-    "other rm": 10,
-    "other sft": 3,
-    "sft-seed": 3,
-    "rankings": 6,
-    "rm": 10,
-    "sft": 3,
+    "other rankings": 3,
+    "other rm": 4,
+    "other sft": 1,
+    "sft-seed": 1,
+    "rankings": 3,
+    "rm": 4,
+    "sft": 1,
     "fresh rankings": 2,
-    "ppo": 16,
-    "ppo-ptx": 26,
-    "compare": 12,
+    "ppo": 19,
+    "ppo-ptx": 36,
+    "compare": 23,
 }
 ARMS = ("base", "base-prompted", "sft", "ppo", "ppo-ptx")
 OPPONENT = "opponent"
