@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from alignbench import stats
 from alignbench.compare.results import Delta, LengthControlled, Score, TaskResult, Tax, Verdict, WinRate
-from alignbench.evaluation.types import Sample
+from alignbench.evaluation.types import CUT, UNPARSED, Sample
 from alignbench.judges.types import Preference
 from alignbench.tasks.types import Metric, Task, Unit
 
@@ -27,6 +27,7 @@ class Column:
     values: Mapping[str, Mapping[str, float | None]]
     clusters: Mapping[str, str]
     unparsed: Mapping[str, int]
+    cut: Mapping[str, int]
 
     @property
     def headline(self) -> bool:
@@ -57,10 +58,13 @@ def columns(tasks: Sequence[Task], samples: Samples) -> list[Column]:
         if not found:
             continue
         clusters = {s.doc_id: s.cluster for rows in found.values() for s in rows}
-        unparsed = {policy: sum("unparsed" in s.flags for s in rows) for policy, rows in found.items()}
+        unparsed, cut = (
+            {policy: sum(flag in s.flags for s in rows) for policy, rows in found.items()}
+            for flag in (UNPARSED, CUT)
+        )
         for metric in sorted(task.metrics, key=lambda m: m.name != task.headline):
             values = {p: {s.doc_id: s.values.get(metric.name) for s in rows} for p, rows in found.items()}
-            out.append(Column(task, metric, values, clusters, unparsed))
+            out.append(Column(task, metric, values, clusters, unparsed, cut))
     return out
 
 
@@ -105,6 +109,7 @@ def _score(column: Column, policy: str, level: float) -> Score:
         column.unparsed[policy],
         found.method,
         found.missing_bounds,
+        column.cut[policy],
     )
 
 

@@ -83,7 +83,8 @@ class JudgeResult:
 @dataclass(frozen=True, config=_CONFIG)
 class Score:
     """Mean of one metric over ``n`` documents with its interval. ``missing``: documents whose measurement
-    failed (not in ``n``); ``unparsed``: documents in ``n`` with no extractable answer (wrong by rule).
+    failed (not in ``n``); ``unparsed``: documents in ``n`` with no extractable answer (wrong by rule);
+    ``cut``: documents whose prompt did not fit into the model's context and lost its beginning.
     ``bounds``: the mean if every missing value were the lowest, the highest; where over 1 % are missing."""
 
     mean: float | None
@@ -94,6 +95,7 @@ class Score:
     unparsed: int = 0
     method: str = ""
     bounds: Interval | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True, config=_CONFIG)

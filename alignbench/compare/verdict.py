@@ -54,7 +54,8 @@ def compare_verdict(
     mine = [row for row in deltas if row.policy == subject and row.headline]
     found = [_area_phrase(area, [r for r in mine if r.area == area], units) for area in WORDS]
     clauses = [phrase for phrase in found if phrase]
-    clauses = _merged(clauses + [_tax_phrase(tax) for tax in taxes if tax.policy == subject])
+    own = [_tax_phrase(tax, _without_skill(tax, tasks)) for tax in taxes if tax.policy == subject]
+    clauses = _merged(clauses + own)
     others = _other_taxes([tax for tax in taxes if tax.policy != subject and tax.verdict == "worse"])
     others = _without_tax(subject, ladder, taxes) + others
     undecided = _undecided([row for row in pooled if row.a == subject and row.judge in coins])
@@ -172,10 +173,19 @@ def _merged(clauses: list[str]) -> list[str]:
     return [*found, word + _join(rest)] if rest else found
 
 
-def _tax_phrase(tax: Tax) -> str:
+def _without_skill(tax: Tax, tasks: Sequence[TaskResult]) -> bool:
+    """Whether the reference is on no task above what guessing scores: then there is nothing to lose."""
+    rows = [row for row in tasks if row.headline and row.task in tax.tasks]
+    return all(row.standing(tax.reference) for row in rows)
+
+
+def _tax_phrase(tax: Tax, without_skill: bool = False) -> str:
+    """``without_skill``: the reference only guesses, which is said."""
     if tax.mean_gain is None:
         return "not measurable on NLP tasks"
     change = f"{_points(tax.mean_gain, tax.ci)}, mean of {_count(len(tax.tasks), 'task')}"
+    if without_skill:
+        change += f", on none of which {tax.reference} does better than guessing"
     return {
         "better": f"better on NLP tasks ({change})",
         "worse": f"worse on NLP tasks, an alignment tax ({change})",

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -113,7 +114,7 @@ class HFEngine:
         prompts = encode_texts(
             self.tokenizer, [self.render(r.prompt) for r in requests], special=not self.templated
         )
-        prompts = self._fit(prompts, [r.sampling.max_tokens for r in requests])
+        prompts, cuts = self._fit(prompts, [r.sampling.max_tokens for r in requests])
         eos, pad = heads.eos_ids(self.module, self.tokenizer), heads.pad_id(self.tokenizer)
 
         def compute(rows: list[int]) -> list[Completion]:
@@ -126,7 +127,7 @@ class HFEngine:
                 decoder=self._decode,
                 device=self.device,
             )
-            return [self._completion(requests[i], prompts[i], d, eos) for i, d in zip(rows, decoded)]
+            return [self._completion(requests[i], prompts[i], cuts[i], d, eos) for i, d in zip(rows, decoded)]
 
         extra = [r.sampling.max_tokens for r in requests]
         return self._run(plan_batches([*map(len, prompts)], self.batch_tokens, extra=extra), held, compute)
@@ -144,18 +145,23 @@ class HFEngine:
             special=not self.templated,
         )
         window = self.context_length
-        sequences, starts, cut = [], [], 0
+        sequences, starts, cuts = [], [], []
         for ids, start in encoded:
             if start == 0:
                 ids, start = [heads.start_token(self.tokenizer), *ids], 1
             # the last token is only predicted, so one more than the context fits
             surplus = max(0, len(ids) - window - 1) if window else 0
-            cut += surplus > 0
+            cuts.append(surplus)
             sequences.append(ids[surplus:])
             starts.append(max(1, start - surplus))
-        self._warn_cut(cut, len(requests))
+        self._warn_cut(cuts)
         lengths = [max(1, len(ids) - 1) for ids in sequences]
-        return self._run(plan_batches(lengths, self.batch_tokens), held, Scorer(self, sequences, starts))
+        scorer = Scorer(self, sequences, starts)
+
+        def compute(rows: list[int]) -> list[Scored]:
+            return [replace(scored, cut=cuts[i]) for i, scored in zip(rows, scorer(rows))]
+
+        return self._run(plan_batches(lengths, self.batch_tokens), held, compute)
 
     def reward(
         self, requests: Sequence[Reward], *, held: Collection[int] = ()
@@ -169,10 +175,11 @@ class HFEngine:
             pairs = [(self.prefix + r.prompt, r.response) for r in requests]
             ends = self.tokenizer.eos_token_id is not None
             sequences = [ids for ids, _ in encode_pairs(self.tokenizer, pairs, eos=ends)]
-        sequences = self._fit(sequences, [0] * len(requests))
+        sequences, cuts = self._fit(sequences, [0] * len(requests))
 
         def compute(rows: list[int]) -> list[Rewarded]:
-            return heads.reward_batch(self, [sequences[i] for i in rows])
+            rewarded = heads.reward_batch(self, [sequences[i] for i in rows])
+            return [replace(each, cut=cuts[i]) for i, each in zip(rows, rewarded)]
 
         lengths = [*map(len, sequences)]
         return self._run(plan_batches(lengths, self.batch_tokens), held, compute)
@@ -248,26 +255,29 @@ class HFEngine:
         }
         return self.module(input_ids=ids, **{k: v for k, v in arguments.items() if k in self._accepts})
 
-    def _fit(self, sequences: list[list[int]], extra: Sequence[int]) -> list[list[int]]:
-        """No sequence empty, and none so long that it and its ``extra`` tokens exceed the context."""
+    def _fit(self, sequences: list[list[int]], extra: Sequence[int]) -> tuple[list[list[int]], list[int]]:
+        """No sequence empty, and none so long that it and its ``extra`` tokens exceed the context; and how
+        many tokens each lost."""
         if not all(sequences):
             start = heads.start_token(self.tokenizer)
             sequences = [ids or [start] for ids in sequences]
         window = self.context_length
         if window is None:
-            return sequences
+            return sequences, [0] * len(sequences)
         fitted = [ids[-(window - more) :] for ids, more in zip(sequences, extra)]
-        self._warn_cut(sum(len(a) != len(b) for a, b in zip(sequences, fitted)), len(sequences))
-        return fitted
+        cuts = [len(whole) - len(rest) for whole, rest in zip(sequences, fitted)]
+        self._warn_cut(cuts)
+        return fitted, cuts
 
-    def _warn_cut(self, n: int, total: int) -> None:
+    def _warn_cut(self, cuts: Sequence[int]) -> None:
         """Say that texts were cut; a live module's engine, which is asked again and again, says it once."""
+        n = sum(map(bool, cuts))
         if n and not (self._warned and self._identity.get("live")):
             self._warned = True
             log.warning(
                 "alignbench: %d of %d texts exceed the model's context of %s tokens and are cut on the left",
                 n,
-                total,
+                len(cuts),
                 self.context_length,
             )
 
@@ -278,14 +288,16 @@ class HFEngine:
         return texts
 
     def _completion(
-        self, request: Generate, prompt: Sequence[int], row: Decoded, eos: Collection[int]
+        self, request: Generate, prompt: Sequence[int], cut: int, row: Decoded, eos: Collection[int]
     ) -> Completion:
         finish: Literal["eos", "stop", "length"] = "eos" if row.token_ids[-1] in eos else "length"
         text = self._decode([list(row.token_ids[:-1] if finish == "eos" else row.token_ids)])[0]
         found = [at for at in map(text.find, request.sampling.stop) if at >= 0]
         if found:
             text, finish = text[: min(found)], "stop"
-        return Completion(text, tuple(prompt), row.token_ids, row.logprobs, row.sampling_logprobs, finish)
+        return Completion(
+            text, tuple(prompt), row.token_ids, row.logprobs, row.sampling_logprobs, finish, cut
+        )
 
     def _dialogue(self, request: Reward) -> str:
         turns = [

@@ -52,6 +52,7 @@ class Completion:
     ``logprobs`` are raw model log-probabilities (float32, natural log) of those tokens;
     ``sampling_logprobs`` those of the distribution that was sampled from (temperature, top-k, top-p).
     ``finish``: ``"eos"``, ``"stop"`` (a stop string) or ``"length"`` (``max_tokens`` ran out: truncated).
+    ``cut``: tokens that the prompt lost on its left, because it did not fit into the model's context.
     """
 
     text: str
@@ -60,24 +61,28 @@ class Completion:
     logprobs: tuple[float, ...]
     sampling_logprobs: tuple[float, ...]
     finish: Literal["eos", "stop", "length"]
+    cut: int = 0
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Answer to a ``Score``: summed log-probability (nats) of the target tokens, their number, and whether
-    greedy decoding would have produced exactly them."""
+    """Answer to a ``Score``: summed log-probability (nats) of the target tokens, their number, whether greedy
+    decoding would have produced exactly them, and how many tokens the text lost on its left to fit."""
 
     logprob: float
     n_tokens: int
     greedy: bool
+    cut: int = 0
 
 
 @dataclass(frozen=True)
 class Rewarded:
-    """Answer to a ``Reward``: the scalar head's value at the last token, offset applied."""
+    """Answer to a ``Reward``: the scalar head's value at the last token, offset applied, and how many tokens
+    the text lost on its left to fit."""
 
     reward: float
     n_tokens: int
+    cut: int = 0
 
 
 Request = Generate | Score | Reward

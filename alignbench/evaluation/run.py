@@ -22,7 +22,7 @@ from alignbench.engines.types import (
     Scored,
 )
 from alignbench.errors import AlignbenchError, WorkError
-from alignbench.evaluation.types import Sample
+from alignbench.evaluation.types import CUT, UNPARSED, Sample
 from alignbench.ledger import Ledger, answer, content_key
 from alignbench.metrics.choices import chosen
 from alignbench.progress import Advance
@@ -30,9 +30,6 @@ from alignbench.tasks.types import Document, Task, Values
 
 VERBS = {"generate": "generate", "multiple_choice": "score", "preference": "reward"}
 """Task kind → the engine's verb, which is also the ledger's kind."""
-
-UNPARSED = "unparsed"
-"""A score function says with this key that it found no answer in the output; it becomes the sample's flag."""
 
 
 def select_documents(task: Task, limit: int | None, seed: int = 0) -> list[Document]:
@@ -189,15 +186,17 @@ def _outcome(
     """The output to show, its tokens and its flags. A choice's tokens are those of the likeliest one."""
     if not given:
         return None, None, ("missing",)
+    flags: tuple[str, ...] = (CUT,) if any(each.cut for each in given) else ()
     if task.kind == "generate":
         completion: Completion = given[0]
-        flags = ("truncated",) if completion.finish == "length" else ()
+        if completion.finish == "length":
+            flags = (*flags, "truncated")
         if not completion.text.strip():
             flags = (*flags, "empty")
         return completion.text, len(completion.token_ids), flags
     numbers = [each.logprob if isinstance(each, Scored) else each.reward for each in given]
     best = chosen(numbers)
-    return document.choices[best], given[best].n_tokens, ()
+    return document.choices[best], given[best].n_tokens, flags
 
 
 # --- the ledger --------------------------------------------------------------------------------------------
@@ -247,6 +246,7 @@ def _encode_completion(completion: Completion) -> dict[str, Any]:
         **kept,
         "logprobs": list(completion.logprobs),
         "sampling_logprobs": list(completion.sampling_logprobs),
+        "cut": completion.cut,
     }
 
 
@@ -258,6 +258,7 @@ def _decode_completion(payload: Mapping[str, Any]) -> Completion:
         logprobs=tuple(payload["logprobs"]),
         sampling_logprobs=tuple(payload["sampling_logprobs"]),
         finish=payload["finish"],
+        cut=payload.get("cut", 0),
     )
 
 

@@ -188,7 +188,8 @@ def test_one_policy_is_an_evaluation(compare) -> None:
     assert found.win_rates == []
     assert found.tax == []
     assert found.verdict.startswith("good scores 100 % [")
-    assert "chance 50 %" in found.verdict
+    assert "majority 100 %" in found.verdict  # of two choices one is always right in this toy
+    assert "chance 0 %" in found.verdict
 
 
 def test_one_policy_twice_ties(compare, rules) -> None:
