@@ -78,6 +78,7 @@ def test_no_module_shadows_a_package_that_we_use() -> None:
     [
         [],
         ["quickstart"],
+        ["evidence"],
         ["train"],
         ["train", "ppo"],
         ["compare"],
