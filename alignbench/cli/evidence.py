@@ -30,7 +30,11 @@ Examples:
     help="How many; the seed is the unit.",
 )
 @click.option(
-    "--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="They go up by one."
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="They go up by one; those below 10 were looked at while the world was made.",
 )
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Seeds at a time, one thread each.  [default: cores]"

@@ -27,6 +27,8 @@ SCHEMA = 1
 POLL_SECONDS = 0.5
 NOTE_SECONDS = 5.0
 CURVE_BINS = 6
+FIRST_SEED = 10
+"""Those below were looked at while the world was made, so they are no evidence."""
 SPANS = {"gold": (0.0, 1.0)}
 
 
@@ -34,7 +36,7 @@ def evidence(
     out: Path,
     *,
     n_seeds: int = 8,
-    first_seed: int = 0,
+    first_seed: int = FIRST_SEED,
     jobs: int | None = None,
     scale: str = "full",
     quiet: bool = False,
