@@ -312,7 +312,7 @@ def test_a_seed_that_fails_is_named_and_the_others_finish(tmp_path: Path) -> Non
     (out / "seeds/0/other").mkdir()
     (out / "seeds/0/other/sft-seed").write_text("a file in the way of a folder")
     with pytest.raises(WorkError, match=r"seed 0 failed: .*sft-seed.*run the same command again"):
-        run.evidence(out, n_seeds=2, scale="miniature", quiet=True)
+        run.evidence(out, n_seeds=2, first_seed=0, scale="miniature", quiet=True)
     assert not (out / run.JSON).exists()
 
 
@@ -354,7 +354,7 @@ def test_killed_and_run_again_is_the_same_and_pays_nothing_twice(
         pass
     count_puts(home)
     command = [sys.executable, "-m", "alignbench", "evidence", "--out", str(out), "--scale", "miniature"]
-    command += ["--seeds", "2", "--jobs", "2"]
+    command += ["--seeds", "2", "--first-seed", "0", "--jobs", "2"]
     parent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: (out / "seeds/0/rm/run.json").exists(), parent)
     parent.send_signal(signal.SIGKILL)
@@ -364,7 +364,7 @@ def test_killed_and_run_again_is_the_same_and_pays_nothing_twice(
     kept, done = generated(home), seed.finished_stages(out / "seeds/0")
     assert kept
     assert done
-    run_one(out, "--seeds", "2", "--jobs", "2")
+    run_one(out, "--seeds", "2", "--first-seed", "0", "--jobs", "2")
     after = generated(home)
     assert kept.items() <= after.items()
     with sqlite3.connect(home / "ledger.sqlite3") as ledger:
