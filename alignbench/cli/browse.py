@@ -44,6 +44,8 @@ def command(folder: Path, port: int | None, opened: bool, as_json: bool) -> None
             click.echo(f"port {PORT} is taken, so this is {server.server_port}", err=True)
         click.echo(server.address)
         click.echo("serving on this machine alone; Ctrl-C stops", err=True)
+        # read ahead, so that the first page of a large folder does not have to wait for all of it
+        threading.Thread(target=server.catalogue.scan, daemon=True).start()
         if opened:
             threading.Thread(target=_open, args=(server.address,), daemon=True).start()
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 
 from alignbench.compare.results import FILE as RESULTS
@@ -42,7 +43,7 @@ class Catalogue:
         if key not in self._held:
             self.scan()
         with self._lock:
-            if key not in self._held:
+            if key not in self._held or not self._held[key][1].folder.is_dir():
                 return None
             folder = self._held[key][1].folder
             files = [name for name in READ if (folder / name).is_file()]
@@ -50,29 +51,31 @@ class Catalogue:
             return self._held[key][1]
 
     def _folders(self) -> Iterator[tuple[str, Path, list[str]]]:
-        for folder, names, files in os.walk(self.root):
-            path = Path(folder)
-            relative = path.relative_to(self.root)
+        root = str(self.root)
+        for folder, names, files in os.walk(root):
+            key = os.path.relpath(folder, root).replace(os.sep, "/")
             empty = not names and not files
             names[:] = sorted(n for n in names if not n.startswith(".") and n not in SKIPPED)
-            if len(relative.parts) >= DEPTH:
+            if key.count("/") + 1 >= DEPTH:
                 names.clear()
             here = [name for name in READ if name in files]
-            if RESULTS in here or {RECORD, METRICS} <= set(here) or (empty and relative.parts):
-                yield relative.as_posix(), path, here
+            if RESULTS in here or {RECORD, METRICS} <= set(here) or (empty and key != "."):
+                yield key, Path(folder), here
 
     def _entry(self, key: str, folder: Path, files: Sequence[str]) -> tuple[object, Entry]:
-        stats = [(folder / name).stat() for name in files if (folder / name).exists()]
-        stamp = [*files, *((stat.st_mtime_ns, stat.st_size) for stat in stats)]
+        """The entry, and a stamp of the files it was read from; what is held where nothing changed."""
+        stats = {name: stat for name in files if (stat := _lstat(folder / name)) is not None}
+        stamp = [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats.items()]
         held = self._held.get(key)
         if held is not None and held[0] == stamp:
             return held
-        when = max((stat.st_mtime for stat in stats), default=0.0)
+        when = max((stat.st_mtime for stat in stats.values()), default=0.0)
         date = f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M}" if when else ""
-        outside = [name for name in files if not (folder / name).resolve().is_relative_to(self.root)]
+        links = [name for name, stat in stats.items() if S_ISLNK(stat.st_mode)]
+        outside = [name for name in links if not (folder / name).resolve().is_relative_to(self.root)]
         if outside:
             return stamp, Unread(key, folder, f"{outside[0]} is a link that leads out of {self.root}", date)
-        if not files:
+        if not stats:
             return stamp, Unread(
                 key,
                 folder,
@@ -84,6 +87,14 @@ class Catalogue:
             return stamp, training_entry(key, folder)
         except AlignbenchError as error:
             return stamp, Unread(key, folder, str(error), date)
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    """None where the file went away between the walk and now."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

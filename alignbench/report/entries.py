@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,11 +220,9 @@ def training_entry(key: str, folder: Path) -> TrainingEntry | Unread:
     if not isinstance(config, dict):
         return Unread(key, folder, f"{folder / RECORD} is no record of a training run: it has no config")
     kind = str(record.get("kind"))
-    held_out = next((line["eval"] for line in reversed(lines) if isinstance(line.get("eval"), dict)), None)
-    last = next((line for line in reversed(lines) if "reward" in line), None)
     stated = record.get("eval") or record.get("last")
-    measured = stated if isinstance(stated, dict) else held_out or last
-    seed, step = record.get("seed"), lines[-1].get("step") if lines else None
+    measured = stated if isinstance(stated, dict) else _last(lines, "eval") or _last(lines, "reward")
+    seed, step = record.get("seed"), _last(lines, "step")
     return TrainingEntry(
         key=key,
         folder=folder,
@@ -234,29 +233,33 @@ def training_entry(key: str, folder: Path) -> TrainingEntry | Unread:
         seed=seed if isinstance(seed, int) else None,
         step=step if isinstance(step, int) else None,
         finished=record.get("finished") is not None,
-        measured=_measured(kind, measured) if measured else None,
+        measured=_measured(measured) if isinstance(measured, dict) else None,
         record=record,
     )
 
 
-def _tail(path: Path) -> list[dict[str, Any]]:
-    """The last lines of a log, those that a kill cut short left out."""
+def _tail(path: Path) -> list[bytes]:
+    """The last lines of a log."""
     with path.open("rb") as file:
         start = max(0, path.stat().st_size - TAIL)
         file.seek(start)
-        texts = file.read().decode("utf-8", "replace").splitlines()[1 if start else 0 :]
-    lines = []
-    for text in texts:
+        return file.read().splitlines()[1 if start else 0 :]
+
+
+def _last(lines: Sequence[bytes], key: str) -> Any:
+    """What the last line with ``key`` says: its value, of a batch's reward the whole line; None: no such
+    line. One that a kill cut short is passed over."""
+    for text in reversed(lines):
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+        if isinstance(line, dict) and key in line:
+            return line if key == "reward" else line[key]
+    return None
 
 
-def _measured(kind: str, found: dict[str, Any]) -> Figure | None:
+def _measured(found: dict[str, Any]) -> Figure | None:
     """``found``: the ``eval`` of SFT or a reward model, or the last logged batch of PPO."""
 
     def known(name: str) -> float | None:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from alignbench.compare.results import TaskResult
 from alignbench.report.run import Run
 from alignbench.report.samples import NEEDED, Card, Light, column_names, column_of, judgements, output_of
-from alignbench.report.text import clip
+from alignbench.report.text import MINUS, clip
 
 PER_PAGE = 25
 LONGEST = 20_000
@@ -295,6 +295,6 @@ def _said(run: Run, ask: Ask, docs: list[str]) -> dict[Key, list[Said]]:
         word = "prefers" if winner else "gave no judgement" if preference is None else "calls it a tie"
         if winner == ask.beside:
             scores = scores[::-1]
-        shown = "" if None in scores else f"{scores[0]:.3g} against {scores[1]:.3g}"
+        shown = "" if None in scores else f"{scores[0]:.3g} against {scores[1]:.3g}".replace("-", MINUS)
         found.setdefault((row["task"], row["doc_id"]), []).append(Said(row["judge"], winner, word, shown))
     return found

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic_run
 
 from alignbench.report import build
 from alignbench.report.run import Run, read_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +30,16 @@ def run(folder: Path) -> Run:
 @pytest.fixture(scope="session")
 def html(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that reaches for nothing by itself."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()

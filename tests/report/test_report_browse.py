@@ -13,9 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner
 
-from alignbench.cli.browse import command
 from alignbench.errors import UsageError
 from alignbench.report import browse
 from alignbench.report.browse import Server, listing, open_catalogue, open_server
@@ -213,11 +211,3 @@ def test_training_runs_are_listed_with_curves(tmp_path: Path) -> None:
         assert status == 200
         assert body.count('class="curve') == 1
         assert "<b>" not in body.partition("<h1")[2].partition("</h1>")[0]
-
-
-def test_json_prints_the_index_once(root: Path) -> None:
-    result = CliRunner().invoke(command, [str(root), "--json"])
-    assert result.exit_code == 0
-    printed = json.loads(result.stdout)
-    assert [run["path"] for run in printed["runs"]] == ["deep/full run"]
-    assert {entry["path"] for entry in printed["unreadable"]} == {"broken", "leak", "leaky samples"}
