@@ -356,9 +356,11 @@ def test_killed_and_run_again_is_the_same_and_pays_nothing_twice(
     command = [sys.executable, "-m", "alignbench", "evidence", "--out", str(out), "--scale", "miniature"]
     command += ["--seeds", "2", "--first-seed", "0", "--jobs", "2"]
     parent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: (out / "seeds/0/rm/run.json").exists(), parent)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    try:
+        wait_for(lambda: (out / "seeds/0/other/rm/run.json").exists(), parent)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     # the children go with it: the locks of their folders are free, and nothing is written any more
     wait_for(lambda: not workers(out), None)
     kept, done = generated(home), seed.finished_stages(out / "seeds/0")
@@ -392,7 +394,7 @@ def workers(out: Path) -> list[str]:
     return [line for line in listed if f"--out {out}" in line and line.split()[0] != mine]
 
 
-def wait_for(condition: Any, process: subprocess.Popen[bytes] | None, seconds: float = 300) -> None:
+def wait_for(condition: Any, process: subprocess.Popen[bytes] | None, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it takes too long"
