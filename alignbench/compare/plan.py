@@ -17,6 +17,7 @@ from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
 from alignbench.judges.specs import JudgeSpec, parse_judge
+from alignbench.processes import LOCK
 from alignbench.tasks.documents import metrics_with_levels
 from alignbench.tasks.registry import find_tasks, list_entries
 from alignbench.tasks.types import Document, Task
@@ -161,7 +162,7 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
     kind = settings.engine or policy.kind
     if kind not in engines.ENGINES or policy.kind not in engines.ENGINES:
         engines.open_engine(policy, engine=settings.engine)  # raises: it says what is available
-    from alignbench.engines.weights import find_folder
+    from alignbench.engines.identity import find_folder
 
     find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
 
@@ -224,14 +225,17 @@ def _judges(
         )
     for spec in specs:
         if spec.kind == "gold" and not any(task.world == "pocket" for task in judged):
-            raise UsageError("--judge gold knows the pocket world only, and no judged task is of it")
+            raise UsageError(
+                "--judge gold knows the pocket world only, and no judged task is of it; name a reward model "
+                "(rm:PATH), or a task such as pocket_instructions"
+            )
         if spec.policy is not None:
             _check_judge(spec.policy)
     return [_with_note(spec, policies) for spec in specs], []
 
 
 def _check_judge(policy: Policy) -> None:
-    from alignbench.engines.weights import find_folder
+    from alignbench.engines.identity import find_folder
 
     folder = find_folder(policy.target, policy.revision, f"judge rm:{policy.spec}")
     if not lineage.is_reward_model(folder):
@@ -302,7 +306,9 @@ def prepare_folder(out: Path, *, shared: bool = False) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; {mend}")
     ours = lineage.read_record(out).get("kind") in ("eval", "compare") or (out / FILE).is_file()
-    if not shared and out.is_dir() and any(out.iterdir()) and not ours:
+    # a killed run may have left the lock's file and nothing else
+    others = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
+    if not shared and others and not ours:
         raise UsageError(f"--out {out} holds other files and no {FILE}; {mend}")
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,8 @@ def worth_in_words(judge: JudgeResult) -> str:
     made = " trained on " + judge.data if judge.data else ""
     made += (" from " if made else " made from ") + judge.base if judge.base else ""
     kind = f" (a reward model{made})" if judge.kind == "rm" else ""
-    return f"Judge {judge.name}{kind} {_accuracy(judge)}.{_seen(judge)}"
+    note = f" Note: {judge.note}." if judge.note else ""
+    return f"Judge {judge.name}{kind} {_accuracy(judge)}.{_seen(judge)}{note}"
 
 
 def _accuracy(judge: JudgeResult) -> str:

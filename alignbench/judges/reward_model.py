@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from alignbench.engines.policy import Policy
@@ -73,14 +74,12 @@ class RewardModelJudge:
             "reward",
             keys,
             run,
-            encode=lambda result: {"reward": result.reward, "n_tokens": result.n_tokens},
-            decode=lambda payload: Rewarded(payload["reward"], payload["n_tokens"]),
+            encode=asdict,
+            decode=lambda payload: Rewarded(**payload),
             fresh=self._fresh,
             on_done=on_done,
         )
-        # the engine cuts what is too long on the left: a text that fills the context has lost its beginning
-        window = getattr(self.engine, "context_length", None)
         for sample, result in zip(samples, answers, strict=True):
             self._rated[sample.policy] += 1
-            self._cut[sample.policy] += window is not None and result.n_tokens >= window
+            self._cut[sample.policy] += result.cut > 0
         return [result.reward for result in answers]

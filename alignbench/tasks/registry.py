@@ -89,7 +89,8 @@ def find_tasks(
         for task in found:
             if tasks.setdefault(task.name, task).path != task.path:
                 raise UsageError(
-                    f"{tasks[task.name].path} and {task.path} make two tasks of the name {task.name}"
+                    f"{tasks[task.name].path} and {task.path} make two tasks of the name {task.name}; "
+                    "rename a file"
                 )
     return list(tasks.values())
 

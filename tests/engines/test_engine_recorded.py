@@ -1,0 +1,225 @@
+"""Recorded policies: which rows are read, and to which documents they are joined."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignbench.engines import open_engine
+from alignbench.engines.policy import parse_policy
+from alignbench.engines.recorded import Asked, Join, Recording, open_recording
+from alignbench.errors import UsageError
+
+DOCUMENTS = [
+    Asked("d0", "Say hello.\n", "Say hello."),
+    Asked("d1", "Say bye.\n", "Say bye."),
+    Asked("d2", "Say why.\n", "Say why."),
+]
+
+
+@pytest.fixture
+def record(tmp_path: Path):
+    def read(rows: list[dict[str, Any]], options: str = "", name: str = "out.jsonl") -> Recording:
+        path = tmp_path / name
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        return open_recording(parse_policy(f"me=recorded:{path}{options}"))
+
+    return read
+
+
+def join(recording: Recording, task: str = "t", *, only: bool = True) -> Join:
+    return recording.join(task, DOCUMENTS, only=only)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"task": "t", "doc_id": "d0", "output": " hi"}, {"task": "t", "doc_id": "d1", "output": ""}],
+        [{"doc_id": "d0", "output": " hi"}, {"doc_id": "d1", "output": ""}],
+        [{"prompt": "Say hello.\n", "response": " hi"}, {"prompt": "Say bye.\n", "response": ""}],
+        [{"instruction": "Say hello.", "output": " hi"}, {"instruction": "Say bye.", "output": ""}],
+    ],
+)
+def test_every_way_to_name_a_document(record, rows: list[dict[str, Any]]) -> None:
+    found = join(record(rows, name="out.json.gz"))
+    assert found.outputs == {"d0": " hi", "d1": ""}  # an empty output is an output
+    assert found.missing == ("d2",)
+    assert found.used == {1, 2}
+    assert found.by == (next(key for key in rows[0] if key in ("doc_id", "prompt", "instruction")),)
+
+
+def test_the_prompt_is_asked_before_the_instruction(record) -> None:
+    row = {"prompt": "Say bye.\n", "instruction": "Say hello.", "response": "x"}
+    assert join(record([row])).outputs == {"d1": "x"}
+
+
+def test_joins_are_exact(record) -> None:
+    with pytest.raises(UsageError) as raised:
+        join(record([{"prompt": "Say hello.", "output": "x"}]))
+    assert "none of its 1 rows matches a document of t" in str(raised.value)
+    assert "'Say hello.' where the first document has 'Say hello.\\n'" in str(raised.value)
+
+
+def test_numbers_as_ids(record) -> None:
+    recording = record([{"task": "t", "doc_id": 7, "output": "x"}])
+    assert recording.join("t", [Asked("7", "p", "p")], only=False).outputs == {"7": "x"}
+
+
+def test_null_is_no_output(record) -> None:
+    rows = [
+        {"doc_id": "d0", "output": None},
+        {"doc_id": "d1", "output": "x"},
+        {"doc_id": "zz", "output": "y"},
+    ]
+    found = join(record(rows))
+    assert found.missing == ("d0", "d2")
+    assert found.used == {1, 2}  # row 3 answers no document
+    with pytest.raises(UsageError, match="every output for t is null"):
+        join(record(rows[:1]))
+
+
+def test_rows_of_other_tasks_are_left_alone(record) -> None:
+    recording = record(
+        [{"task": "t", "doc_id": "d0", "output": "x"}, {"task": "other", "doc_id": "d0", "output": "y"}]
+    )
+    assert recording.tasks == ["t", "other"]
+    assert join(recording, only=False).outputs == {"d0": "x"}
+    with pytest.raises(UsageError, match="holds nothing for the task third, only for t, other"):
+        recording.join("third", DOCUMENTS, only=False)
+
+
+def test_a_doc_id_without_a_task_needs_one_task(record) -> None:
+    recording = record([{"doc_id": "d0", "output": "x"}])
+    assert recording.tasks is None
+    with pytest.raises(UsageError, match="row 1 has a doc_id but no task"):
+        join(recording, only=False)
+
+
+def test_two_outputs_for_one_document(record) -> None:
+    row = {"doc_id": "d0", "output": "x"}
+    assert join(record([row, row])).outputs == {"d0": "x"}
+    with pytest.raises(UsageError, match="rows 1 and 2 give different outputs for the document d0 of t"):
+        join(record([row, row | {"output": "y"}]))
+
+
+def test_a_doc_id_that_means_another_prompt(record) -> None:
+    with pytest.raises(UsageError, match="its prompt is not that of the document d0"):
+        join(record([{"doc_id": "d0", "prompt": "Say hello!\n", "output": "x"}]))
+
+
+def test_an_instruction_that_several_documents_share(record) -> None:
+    documents = [Asked("a", "Sort: 1 2", "Sort"), Asked("b", "Sort: 3 4", "Sort")]
+    with pytest.raises(UsageError, match="2 documents of t have the instruction 'Sort'"):
+        record([{"instruction": "Sort", "output": "x"}]).join("t", documents, only=True)
+    same = [Asked("a", "Sort", "Sort"), Asked("b", "Sort", "Sort")]
+    assert record([{"instruction": "Sort", "output": "x"}]).join("t", same, only=True).outputs == {
+        "a": "x",
+        "b": "x",
+    }
+
+
+def test_generators(record) -> None:
+    rows = [
+        {"instruction": "Say hello.", "output": "hi", "generator": "alpha"},
+        {"instruction": "Say hello.", "output": "hello", "generator": "beta"},
+    ]
+    assert join(record(rows, "?generator=beta")).outputs == {"d0": "hello"}
+    assert join(record(rows[:1])).outputs == {"d0": "hi"}
+    with pytest.raises(UsageError, match=r"holds outputs of alpha, beta; choose one with \?generator=NAME"):
+        record(rows)
+    with pytest.raises(UsageError, match=r"no generator 'alpa' \(did you mean 'alpha'\?\)"):
+        record(rows, "?generator=alpa")
+    with pytest.raises(UsageError, match="row 3 names no generator"):
+        record([*rows, {"instruction": "Say bye.", "output": "bye"}])
+    with pytest.raises(UsageError, match="names no generator; leave"):
+        record([{"instruction": "Say bye.", "output": "bye"}], "?generator=alpha")
+
+
+def test_the_samples_of_a_run_are_a_recording(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"policy": name, "task": "t", "doc_id": "d0", "prompt": "Say hello.\n", "output": f"I am {name}"}
+        for name in ("sft", "ppo")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "samples.parquet")
+    policy = parse_policy(f"recorded:{tmp_path / 'samples.parquet'}?generator=ppo")
+    assert policy.name == "ppo"
+    assert join(open_recording(policy), only=False).outputs == {"d0": "I am ppo"}
+
+
+def test_identity_is_the_content(record, tmp_path: Path) -> None:
+    row = {"doc_id": "d0", "output": "x"}
+    one, other = record([row], name="a.jsonl"), record([row], name="b.jsonl")
+    assert one.identity == other.identity
+    assert record([row | {"output": "y"}], name="a.jsonl").identity != one.identity
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"doc_id": "d0"}], r"row 1 needs an output \(output or response\).*its columns are doc_id"),
+        ([{"output": "x"}], "and what it answers"),
+        ([{"doc_id": "d0", "output": "x"}, {"doc_id": "", "output": "x"}], "row 2 needs an output"),
+        ([{"doc_id": "d0", "output": ["x"]}], "row 1: output is list, not text"),
+    ],
+)
+def test_bad_rows(record, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        record(rows)
+
+
+@pytest.mark.parametrize(
+    "option", ["prefix=p.txt", "adapter=a", "dtype=float32", "device=cpu", "best_of=4", "chat_template=on"]
+)
+def test_options_of_a_model_are_refused(record, option: str) -> None:
+    with pytest.raises(UsageError, match="is for a model that is run, and these outputs exist"):
+        record([{"doc_id": "d0", "output": "x"}], f"?{option}")
+
+
+def test_no_file_and_no_engine(tmp_path: Path) -> None:
+    (tmp_path / "outputs.jsonl").write_text("{}")
+    policy = parse_policy(f"recorded:{tmp_path}/output.jsonl")
+    with pytest.raises(UsageError, match=r"no file .*output\.jsonl \(did you mean 'outputs\.jsonl'\?\)"):
+        open_recording(policy)
+    with pytest.raises(UsageError, match="recorded outputs have no model to run"):
+        open_engine(policy)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("recorded:a/gpt-3.5.jsonl.gz", "gpt-3.5"),
+        ("recorded:a/outputs.json?generator=gpt-4", "gpt-4"),
+        ("recorded:a/OUT.JSON.GZ", "OUT"),
+        ("me=recorded:a/outputs.json?generator=gpt-4", "me"),
+    ],
+)
+def test_names(spec: str, name: str) -> None:
+    assert parse_policy(spec).name == name
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30), min_size=1), st.randoms())
+def test_every_document_is_joined_or_missing_and_every_row_used_or_not(
+    tmp_path_factory: pytest.TempPathFactory, recorded: set[int], asked: set[int], random: Any
+) -> None:
+    """The join is the intersection, whatever the order of the rows."""
+    recorded = recorded | {next(iter(asked))}  # at least one match, else it is refused
+    rows = [{"prompt": f"p{i}", "output": f"o{i}"} for i in recorded]
+    random.shuffle(rows)
+    path = tmp_path_factory.mktemp("rec") / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    documents = [Asked(f"d{i}", f"p{i}", f"p{i}") for i in sorted(asked)]
+    found = open_recording(parse_policy(f"recorded:{path}")).join("t", documents, only=False)
+    assert found.outputs == {f"d{i}": f"o{i}" for i in recorded & asked}
+    assert set(found.missing) == {f"d{i}" for i in asked - recorded}
+    assert len(found.used) == len(recorded & asked)
