@@ -21,6 +21,7 @@ from alignbench.judges.preferences import preferences
 from alignbench.judges.specs import JudgeSpec, open_judge
 from alignbench.judges.types import Rater
 from alignbench.ledger import content_key
+from alignbench.processes import folder_lock
 from alignbench.progress import progress
 
 
@@ -84,26 +85,28 @@ def execute(plan: Plan, *, shared_out: bool = False) -> Comparison:
         shared_out: the folder may hold other files (a recipe's).
 
     Raises:
-        UsageError: the folder cannot be used, or a policy cannot be opened as it was asked for.
+        UsageError: the folder cannot be used, another process works in it, or a policy cannot be opened as
+            it was asked for.
         WorkError: nothing at all could be evaluated, or the folder cannot be written.
     """
     started = environment.now()
     found = Found()
-    with CountedLedger.open(plan.settings.workspace) as ledger:
-        prepare_folder(plan.out, shared=shared_out)
-        for policy in plan.policies:
-            if policy.name in plan.recorded:
-                _read(plan, policy, found)
-            else:
-                _evaluate(plan, policy, ledger, found)
-        if not any(found.samples.values()):
-            reason = found.failures[0].error if found.failures else "no task was evaluated"
-            raise WorkError(f"nothing could be evaluated: {reason}")
-        for spec in plan.judges:
-            _judge(plan, spec, ledger, found)
-        counts = ledger.counts()
-    comparison = assemble(plan, found, provenance(plan, started, counts))
-    write(plan, found, comparison)
+    prepare_folder(plan.out, shared=shared_out)
+    with folder_lock(plan.out, "compare" if len(plan.policies) > 1 else "eval"):
+        with CountedLedger.open(plan.settings.workspace) as ledger:
+            for policy in plan.policies:
+                if policy.name in plan.recorded:
+                    _read(plan, policy, found)
+                else:
+                    _evaluate(plan, policy, ledger, found)
+            if not any(found.samples.values()):
+                reason = found.failures[0].error if found.failures else "no task was evaluated"
+                raise WorkError(f"nothing could be evaluated: {reason}")
+            for spec in plan.judges:
+                _judge(plan, spec, ledger, found)
+            counts = ledger.counts()
+        comparison = assemble(plan, found, provenance(plan, started, counts))
+        write(plan, found, comparison)
     return comparison
 
 

@@ -16,9 +16,10 @@ RECORDED = "recorded"
 
 
 def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int | None = None) -> Engine:
-    """Load a policy's weights into the engine that its specification (or ``engine``) names.
+    """The engine that a policy's specification (or ``engine``) names, on the policy's weights.
 
-    Torch and transformers are imported here, not with this module.
+    They are loaded now where the policy is new to the workspace, else when the engine is first asked. Torch
+    and transformers are imported then, not with this module.
 
     Args:
         policy: what ``parse_policy`` made.
@@ -42,6 +43,6 @@ def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int 
         )
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
-    from alignbench.engines.weights import load_policy
+    from alignbench.engines.lazy import open_policy
 
-    return load_policy(policy, batch_tokens=batch_tokens)
+    return open_policy(policy, batch_tokens=batch_tokens)

@@ -1,4 +1,7 @@
-"""The engine ``hf``: a transformers module in this process, batched and padded."""
+"""The engine ``hf``: a transformers module in this process, batched and padded.
+
+A change here that may change an answer raises ``identity.NUMERICS``.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,6 @@ from alignbench.engines.plan import plan_batches
 from alignbench.engines.scoring import Scorer
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import UsageError, WorkError
-
-NUMERICS = 2
-"""Part of every ledger key: raised whenever a change here may change an answer."""
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

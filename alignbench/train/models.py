@@ -18,8 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from alignbench.engines.heads import eos_ids
 from alignbench.engines.hf import uses_template
+from alignbench.engines.identity import find_folder
 from alignbench.engines.policy import parse_policy
-from alignbench.engines.weights import find_folder
 from alignbench.errors import UsageError
 from alignbench.train.config import TrainConfig
 

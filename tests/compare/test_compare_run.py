@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ from alignbench.compare.assemble import win_pairs
 from alignbench.compare.results import Comparison, read_results
 from alignbench.compare.run import run_comparison
 from alignbench.errors import UsageError, WorkError
+from alignbench.processes import LOCK
 
 TOYS = ["toy_sums,toy_asks", "toy_pick"]
 
@@ -223,3 +226,22 @@ def test_pairs() -> None:
     many = [f"p{i}" for i in range(7)]
     assert win_pairs(many, "p0") == [(name, "p0") for name in many[1:]]
     assert win_pairs(["a", "b"], "lost") == [("b", "a")]
+
+
+def test_a_folder_that_another_process_works_in_is_refused(compare, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys; from pathlib import Path; from alignbench.processes import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1]), 'compare'): print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=rf"process {other.pid} \(alignbench compare\) is working there"):
+            compare(limit=2)
+        other.kill()  # its lock goes, the file with its name stays
+    assert [path.name for path in out.iterdir()] == [LOCK]
+    compare(limit=2)
+    assert (out / "results.json").exists()
+    assert not (out / LOCK).exists()

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny_models import make_model, make_tokenizer
 
-from alignbench.engines import open_engine, weights
+from alignbench.engines import identity, open_engine, weights
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Reward, Sampling
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, WorkError
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +32,18 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
-def identity(spec: Any) -> dict[str, Any]:
+def identity_of(spec: Any) -> dict[str, Any]:
     return dict(open_engine(parse_policy(str(spec))).identity)
 
 
 def test_identity_is_of_the_content_not_of_the_place(folder: Path, copy: Path) -> None:
-    assert identity(copy) == identity(folder)
-    assert str(folder) not in json.dumps(identity(folder))
+    assert identity_of(copy) == identity_of(folder)
+    assert str(folder) not in json.dumps(identity_of(folder))
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(
         json.dumps(config | {"_name_or_path": "x", "transformers_version": "0"})
     )
-    assert identity(copy) == identity(folder)
+    assert identity_of(copy) == identity_of(folder)
 
 
 def changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
@@ -51,46 +51,46 @@ def changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
 
 
 def test_identity_changes_with_what_changes_answers(folder: Path, copy: Path, tmp_path: Path) -> None:
-    first = identity(folder)
+    first = identity_of(folder)
     prefix = tmp_path / "prefix.txt"
     prefix.write_text("Be kind.")
-    assert changed(first, identity(f"{folder}?prefix={prefix}")) == {"prefix"}
-    assert changed(first, identity(f"{folder}?dtype=bfloat16")) == {"dtype"}
+    assert changed(first, identity_of(f"{folder}?prefix={prefix}")) == {"prefix"}
+    assert changed(first, identity_of(f"{folder}?dtype=bfloat16")) == {"dtype"}
     model = make_model("llama")
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1e-3
     model.save_pretrained(copy)
-    assert changed(first, identity(copy)) == {"weights"}
+    assert changed(first, identity_of(copy)) == {"weights"}
     generation = json.loads((copy / "generation_config.json").read_text())
     (copy / "generation_config.json").write_text(json.dumps(generation | {"eos_token_id": 9}))
-    assert changed(first, identity(copy)) == {"weights", "config"}
+    assert changed(first, identity_of(copy)) == {"weights", "config"}
 
 
 def test_identity_of_a_chat_template(copy: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}!{% endfor %}"
     tokenizer.save_pretrained(copy)
-    assert identity(copy)["template"]
-    assert identity(f"{copy}?chat_template=off")["template"] is None
+    assert identity_of(copy)["template"]
+    assert identity_of(f"{copy}?chat_template=off")["template"] is None
     assert open_engine(parse_policy(str(copy))).render("a") == "a!"  # type: ignore[attr-defined]
 
 
 def test_a_large_files_digest_is_remembered(
     folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "REMEMBERED", 1)
-    first = weights.digest_folder(copy)
+    monkeypatch.setattr(identity, "REMEMBERED", 1)
+    first = identity.digest_folder(copy)
     calls: list[Any] = []
-    real = weights.hashlib.file_digest
-    monkeypatch.setattr(weights.hashlib, "file_digest", lambda *a: calls.append(a) or real(*a))
-    assert weights.digest_folder(copy) == first
+    real = identity.hashlib.file_digest
+    monkeypatch.setattr(identity.hashlib, "file_digest", lambda *a: calls.append(a) or real(*a))
+    assert identity.digest_folder(copy) == first
     assert not calls
     (weight,) = copy.glob("*.safetensors")
     weight.write_bytes(weight.read_bytes() + b"\0")
-    assert weights.digest_folder(copy)["weights"] != first["weights"]
+    assert identity.digest_folder(copy)["weights"] != first["weights"]
     assert len(calls) == 1
     monkeypatch.setenv("ALIGNBENCH_HOME", "/proc/nowhere")  # a memory that cannot be kept is no error
-    assert weights.digest_folder(folder) == first
+    assert identity.digest_folder(folder) == first
 
 
 def test_it_answers_like_the_checkpoint(folder: Path) -> None:
@@ -191,6 +191,54 @@ def test_an_encoder_decoder_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text('{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}')
     with pytest.raises(UsageError, match="encoder-decoder"):
         open_engine(parse_policy(str(copy)))
+
+
+def test_a_policy_that_was_opened_before_is_loaded_when_it_is_asked(
+    folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Generate("ab", Sampling(max_tokens=3))
+    first = open_engine(parse_policy(str(folder)))
+    ((_, said),) = next(iter(first.generate([request])))
+    loaded = []
+    real = weights.load_policy
+    monkeypatch.setattr(weights, "load_policy", lambda *a, **k: loaded.append(a) or real(*a, **k))
+    again = open_engine(parse_policy(str(copy)))  # the same content, elsewhere
+    assert dict(again.identity) == dict(first.identity)
+    assert loaded == []
+    assert list(again.generate([request])) == [[(0, said)]]
+    list(again.generate([request]))
+    assert len(loaded) == 1
+    for option in ("dtype=bfloat16", "chat_template=off"):  # another answer may come of it
+        open_engine(parse_policy(f"{copy}?{option}"))
+    assert len(loaded) == 3
+    prefixed = folder / "config.json"  # any text will do
+    assert open_engine(parse_policy(f"{copy}?prefix={prefixed}")).identity["prefix"] is not None
+    assert len(loaded) == 3
+
+
+def test_a_policy_that_changes_under_a_run_is_refused(folder: Path, copy: Path) -> None:
+    open_engine(parse_policy(str(copy)))
+    engine = open_engine(parse_policy(str(copy)))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "initializer_range": 0.5}))
+    with pytest.raises(WorkError, match="is not what it was"):
+        list(engine.generate([Generate("ab", Sampling(max_tokens=1))]))
+    engine = open_engine(parse_policy(str(copy)))
+    assert len(list(engine.generate([Generate("ab", Sampling(max_tokens=1))]))) == 1
+
+
+def test_a_known_policy_needs_no_torch(folder: Path) -> None:
+    known = dict(open_engine(parse_policy(str(folder))).identity)
+    code = (
+        "import sys, json; from alignbench.engines import open_engine; "
+        "from alignbench.engines.policy import parse_policy; "
+        f"print(json.dumps(dict(open_engine(parse_policy({str(folder)!r})).identity))); "
+        "print({'torch', 'transformers', 'numpy'} & {*sys.modules})"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    identity, heavy = said.splitlines()
+    assert json.loads(identity) == known
+    assert heavy == "set()"
 
 
 def test_importing_the_room_imports_no_torch() -> None:

@@ -1,0 +1,190 @@
+"""What a policy's answers depend on, as far as its files tell. Torch is not imported here, so that a policy
+whose answers are all held can be recognised without it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from alignbench.engines.policy import Policy
+from alignbench.errors import UsageError
+from alignbench.workspace import default_workspace
+
+NUMERICS = 2
+"""Part of every ledger key: raised whenever a change in the engine hf may change an answer."""
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.jinja",
+)
+REMEMBERED = 32 * 2**20
+"""Bytes from which a file's digest is kept in the workspace; hashing less costs nothing."""
+
+
+def find_folder(target: str, revision: str | None, what: str) -> Path:
+    """The folder that holds a model: a local path, the embedded base model, or a snapshot from the hub.
+
+    Args:
+        target: a path, ``pocket`` (or ``pocket:base``), or a hub id.
+        revision: of the hub id.
+        what: the start of the error's sentence.
+
+    Raises:
+        UsageError: there is no such model, or the hub cannot be reached.
+    """
+    if target in ("pocket", "pocket:base"):
+        from alignbench.pocket import base_path
+
+        return Path(base_path())
+    path = Path(os.path.expanduser(target))
+    if os.path.isdir(path):  # unlike Path.is_dir, False where the name can be no path
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise UsageError(f"{what}: {target} is an adapter; write BASE_MODEL?adapter={target}")
+        if not (path / "config.json").is_file():
+            raise UsageError(
+                f"{what}: the folder {target} holds no config.json, so it is no Hugging Face model"
+            )
+        return path
+    if os.path.isfile(path):
+        raise UsageError(f"{what}: {target} is a file; name the folder that holds config.json")
+    if path.is_absolute() or target.startswith((".", "~")) or target.count("/") > 1:
+        raise UsageError(f"{what}: no folder {target}; check the path")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        snapshot = Path(snapshot_download(target, revision=revision, allow_patterns=patterns))
+        if not any(snapshot.glob("*.safetensors")):
+            snapshot = Path(snapshot_download(target, revision=revision, allow_patterns=[*patterns, "*.bin"]))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{what}: no folder {target} here, and the hub gave no such model ({type(error).__name__}); "
+            "check the path or the hub id, and the network"
+        ) from error
+    return snapshot
+
+
+def content_of(policy: Policy, folder: Path) -> dict[str, Any]:
+    """The parts of the identity that files alone tell: the engine's numerics, the digests of the model in
+    ``folder`` (see ``digest_folder``) and of the adapter.
+
+    Raises:
+        UsageError: the adapter cannot be found.
+    """
+    return {"engine": "hf", "numerics": NUMERICS, **digest_folder(folder), "adapter": _digest_adapter(policy)}
+
+
+def read_prefix(policy: Policy) -> str:
+    """The text before every prompt: the file ``?prefix=…``, else nothing.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    name = policy.options.get("prefix")
+    if name is None:
+        return ""
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"policy {policy.spec!r}: the prefix file {name} cannot be read as UTF-8 text"
+        ) from error
+
+
+def adapter_folder(policy: Policy) -> Path:
+    """The folder ``?adapter=…``.
+
+    Raises:
+        UsageError: it holds no adapter.
+    """
+    name = policy.options["adapter"]
+    path = Path(name).expanduser()
+    if not (path / "adapter_config.json").is_file():
+        raise UsageError(
+            f"policy {policy.spec!r}: no adapter in the folder {name} (adapter_config.json is missing)"
+        )
+    return path
+
+
+def _digest_adapter(policy: Policy) -> str | None:
+    if "adapter" not in policy.options:
+        return None
+    folder = adapter_folder(policy)
+    return _digest_files(
+        [*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "adapter_config.json"]
+    )
+
+
+def digest_folder(folder: Path) -> dict[str, str]:
+    """SHA-256 of what a model folder answers with: weights, config (also generation's), tokenizer. No path or
+    time is part of it, and neither are the config's notes on where and with what it was saved."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    config = {}
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        config[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        for note in ("_name_or_path", "transformers_version"):
+            (config[name] or {}).pop(note, None)
+    tokenizer = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
+    return {
+        "weights": _digest_files(weights),
+        "config": digest_text(json.dumps(config, sort_keys=True)),
+        "tokenizer": _digest_files(sorted(tokenizer)),
+    }
+
+
+def _digest_files(paths: list[Path]) -> str:
+    return digest_text(" ".join(sorted(_digest_file(path) for path in paths)))
+
+
+def digest_text(text: str) -> str:
+    """SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest_file(path: Path) -> str:
+    """SHA-256 of a file; a large one's is remembered by path, size and time of change."""
+    status = path.stat()
+    if status.st_size < REMEMBERED:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    known: str | None = recall("digests").get(key)
+    if known is None:
+        with path.open("rb") as file:
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+        remember("digests", key, known)
+    return known
+
+
+def recall(what: str) -> dict[str, Any]:
+    """What ``remember`` has kept under this name."""
+    try:
+        known: dict[str, Any] = json.loads(_store(what).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known
+
+
+def remember(what: str, key: str, value: Any) -> None:
+    """Keep a JSON-able value in the workspace. It is only a memory: where it cannot be written, or another
+    process writes at the same time, the value is found out again the next time."""
+    store = _store(what)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial = store.with_name(f"{store.name}.{os.getpid()}")
+        partial.write_text(json.dumps({**recall(what), key: value}), encoding="utf-8")
+        partial.replace(store)
+    except OSError:
+        return
+
+
+def _store(what: str) -> Path:
+    return default_workspace() / f"{what}.json"

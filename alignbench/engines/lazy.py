@@ -1,0 +1,121 @@
+"""Policies whose weights are loaded at the first request that the ledger does not hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from alignbench import environment
+from alignbench.engines.identity import (
+    content_of,
+    digest_text,
+    find_folder,
+    read_prefix,
+    recall,
+    remember,
+)
+from alignbench.engines.policy import Policy
+from alignbench.engines.types import (
+    Completion,
+    Engine,
+    Generate,
+    Reward,
+    Rewarded,
+    Score,
+    Scored,
+)
+from alignbench.errors import WorkError
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
+RESOLVED = ("dtype", "template")
+"""The parts of an identity that only loading tells."""
+
+
+def open_policy(policy: Policy, *, batch_tokens: int | None = None) -> Engine:
+    """The engine of a policy of kind ``hf``.
+
+    A policy that is opened for the first time is loaded. What loading resolved is remembered in the workspace
+    by all that it depends on, so that after that the identity needs neither the weights nor torch.
+
+    Raises:
+        UsageError: see ``alignbench.engines.open_engine``.
+    """
+
+    def load() -> Engine:
+        from alignbench.engines.weights import load_policy
+
+        return load_policy(policy, batch_tokens=batch_tokens)
+
+    folder = find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
+    prefix = read_prefix(policy)
+    try:
+        content = content_of(policy, folder)
+    except ValueError:  # a config that is no JSON: loading says so
+        return load()
+    chosen = {
+        option: value for option, value in policy.options.items() if option not in ("prefix", "adapter")
+    }
+    key = digest_text(json.dumps([content, chosen, environment.versions(LIBRARIES)], sort_keys=True))
+    known = recall("identities").get(key)
+    if known is None:
+        engine = load()
+        remember("identities", key, {part: engine.identity[part] for part in RESOLVED})
+        return engine
+    identity = {**content, **known, "prefix": digest_text(prefix) if prefix else None}
+    return LazyEngine(policy, identity, load, forget=lambda: remember("identities", key, None))
+
+
+class LazyEngine:
+    """An engine that is loaded when it is first asked. All that an engine has beside the three verbs is had
+    here too, at the same price.
+
+    Args:
+        policy: whose engine, for messages.
+        identity: what the loaded engine's must be.
+        load: makes it.
+        forget: called where it turns out to be another.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        identity: Mapping[str, Any],
+        load: Callable[[], Engine],
+        forget: Callable[[], None],
+    ) -> None:
+        self.identity = identity
+        self._policy, self._load, self._forget = policy, load, forget
+        self._engine: Engine | None = None
+
+    def generate(
+        self, requests: Sequence[Generate], *, held: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        return self._loaded().generate(requests, held=held)
+
+    def score(
+        self, requests: Sequence[Score], *, held: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Scored]]]:
+        return self._loaded().score(requests, held=held)
+
+    def reward(
+        self, requests: Sequence[Reward], *, held: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Rewarded]]]:
+        return self._loaded().reward(requests, held=held)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what copying and the like look for: no reason to load
+            raise AttributeError(name)
+        return getattr(self._loaded(), name)
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            engine = self._load()
+            if dict(engine.identity) != dict(self.identity):
+                self._forget()
+                raise WorkError(
+                    f"policy {self._policy.spec!r} is not what it was when this run began (its files have "
+                    "changed, or it loads in another dtype here); run the same command again"
+                )
+            self._engine = engine
+        return self._engine
