@@ -47,7 +47,9 @@ def command() -> None:
 @DIRS
 @JSON
 def list_(tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
-    """List every task that is found, broken ones marked.
+    """List every task that is found, by family, broken ones marked.
+
+    A name, a family, a suite or a glob can be given to --tasks.
 
     \b
     Examples:
@@ -61,11 +63,15 @@ def list_(tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
         _print_json([_row(entry) for entry in entries])
         return
     width = max((len(entry.name) for entry in entries), default=4)
-    for entry in entries:
-        if entry.spec is None:
-            click.echo(f"{entry.name:{width}}  broken         {entry.problem}")
-        else:
-            click.echo(f"{entry.name:{width}}  {entry.spec.area:13}  {entry.spec.description}")
+    family = None
+    for entry in sorted(entries, key=lambda entry: entry.family):
+        if entry.family != family:
+            click.echo(entry.family if family is None else f"\n{entry.family}")
+            family = entry.family
+        area, words = (
+            ("broken", entry.problem) if entry.spec is None else (entry.spec.area, entry.spec.description)
+        )
+        click.echo(f"  {entry.name:{width}}  {area:13}  {words}")
 
 
 @command.command()
@@ -165,23 +171,50 @@ def _row(entry: Any) -> dict[str, Any]:
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
+    import shutil
+    import textwrap
+
     prompt = facts.pop("prompt")
-    for metric in facts.pop("metrics"):
-        name = metric.pop("name")
-        facts[f"metric {name}"] = {key: value for key, value in metric.items() if value is not None}
-    for key, value in facts.items():
-        if value in (None, "", [], {}):
+    shown = {key.replace("_", " "): value for key, value in facts.items() if key != "metrics"}
+    shown |= {f"metric {metric['name']}": _metric_words(metric) for metric in facts["metrics"]}
+    width = max(60, min(110, shutil.get_terminal_size().columns))
+    for key, value in shown.items():
+        if value in (None, "", [], {}, False):
             continue
         if isinstance(value, dict):
             value = ", ".join(f"{part} {inner!r}" for part, inner in value.items() if inner not in ((), []))
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        click.echo(f"{key.replace('_', ' '):22} {value}")
+        text = "yes" if value is True else str(value)
+        start, rest = f"{key:22} ", " " * 23
+        # a path or a hash is to be copied, so it is not broken
+        for line in textwrap.wrap(
+            text,
+            width,
+            initial_indent=start,
+            subsequent_indent=rest,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            click.echo(line)
     click.echo(f"\n--- the prompt of document {prompt['doc_id']}, between the bars\n|{prompt['text']}|")
     for text in prompt["continuations"]:
         click.echo(f"--- then\n|{text}|")
     if "token_ids" in prompt:
         click.echo(f"--- as token ids\n{prompt['token_ids']}\n{prompt['tokens']}")
+
+
+def _metric_words(metric: dict[str, Any]) -> str:
+    """A metric's direction and levels, a rate in percent."""
+    direction = {True: "higher is better", False: "lower is better", None: "no better direction"}
+    words = [] if metric["ideal"] is not None else [direction[metric["higher_is_better"]]]
+    for key in ("ideal", "chance", "majority", "margin"):
+        if metric[key] is not None:
+            rate = metric["unit"] == "rate"
+            words.append(f"{key} {metric[key] * 100:.1f} %" if rate else f"{key} {metric[key]:g}")
+    if metric["bounds"] not in (None, (0.0, 1.0)):
+        words.append(f"from {metric['bounds'][0]:g} to {metric['bounds'][1]:g}")
+    return ", ".join(words)
 
 
 def _print_json(value: Any) -> None:

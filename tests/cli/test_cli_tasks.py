@@ -49,7 +49,15 @@ def test_list_shows_shipped_own_and_broken(capsys: pytest.CaptureFixture[str], f
     assert "is missing" in rows["broken"]["problem"]
     status, out, _ = run(capsys, "list", "--tasks-dir", folder)
     assert status == 0
-    assert any(line.startswith("broken ") and "is missing" in line for line in out.splitlines())
+    lines = out.splitlines()
+    assert any(line.startswith("  broken ") and "is missing" in line for line in lines)
+    # by family: the two files of the folder under its name, the shipped ones under theirs
+    at = {line.split()[0]: number for number, line in enumerate(lines) if line.startswith("  ")}
+    heads = [number for number, line in enumerate(lines) if line and not line.startswith(" ")]
+    family = {name: lines[max(head for head in heads if head < number)] for name, number in at.items()}
+    assert family["capitals"] == family["broken"] == folder.name
+    assert (family["sst2_5shot"], family["truthfulqa_mc1"]) == ("nlp", "truthfulqa")
+    assert [lines[head] for head in heads] == sorted(lines[head] for head in heads)
 
 
 def test_show_prints_the_prompt_exactly(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -59,6 +67,13 @@ def test_show_prints_the_prompt_exactly(capsys: pytest.CaptureFixture[str], fold
     facts = json.loads(run(capsys, "show", "capitals", "--tasks-dir", folder, "--json")[1])
     assert facts["prompt"]["text"] + facts["prompt"]["continuations"][0] == "Q: France?\nA: Paris"
     assert facts["metrics"][0]["chance"] == 0.5
+
+
+def test_show_says_the_levels_in_words(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    (folder / "capitals.yaml").write_text(TASK + "notes: >-\n  " + "many words " * 30 + "\n")
+    out = run(capsys, "show", "capitals", "--tasks-dir", folder)[1]
+    assert "metric accuracy        higher is better, chance 50.0 %, majority 100.0 %\n" in out
+    assert "\n                       many words" in out  # wrapped
 
 
 def test_show_docs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -214,3 +214,58 @@ def test_tax_equivalence_is_held_to_the_family_of_policies() -> None:
         contrasts = analysis.contrasts(analysis.columns([task()], found), "ref", 0.95)
         rows = analysis.deltas(contrasts, "ref", 0.95)
         assert {tax.verdict for tax in analysis.taxes(contrasts, rows, "ref", 0.95)} == {verdict}
+
+
+# --- what a task declares ----------------------------------------------------------------------------------
+
+
+def test_a_declared_unit_wins_over_what_the_values_look_like() -> None:
+    raw = task(metrics=(Metric("m", unit="raw", bounds=(-5.0, 5.0)),))
+    (row,) = analysis.task_rows(analysis.columns([raw], by_policy(a=[0.5, 1.0, 0.2])), 0.95)
+    assert row.unit == "raw"
+    signed = task(metrics=(Metric("m", unit="rate", bounds=(-1.0, 1.0)),))
+    (row,) = analysis.task_rows(analysis.columns([signed], by_policy(a=[-0.9, 0.9, -0.9])), 0.95)
+    assert row.unit == "rate"
+    assert row.scores["a"].ci == (-1.0, 1.0)  # three documents: cut at the declared range
+
+
+def test_prompts_that_were_cut_are_counted() -> None:
+    found = {"a": {"t": samples("a", "t", [1.0, 0.0], flags=("prompt_cut",))}}
+    (row,) = analysis.task_rows(analysis.columns([task()], found), 0.95)
+    assert row.scores["a"].cut == 1
+
+
+def test_a_headline_without_a_direction_is_no_test_of_the_family() -> None:
+    directed, neutral = task("t"), task("u", metrics=(Metric("m", higher_is_better=None),))
+    a, b = [0.0, 0.0, 0.0, 1.0] * 10, [0.0, 1.0, 0.0, 1.0] * 10
+    found = {
+        policy: {name: samples(policy, name, values) for name in ("t", "u")}
+        for policy, values in (("a", a), ("b", b))
+    }
+    contrasts = analysis.contrasts(analysis.columns([directed, neutral], found), "a", 0.95)
+    first, second = analysis.deltas(contrasts, "a", 0.95)
+    assert first.p_adjusted == first.p  # a family of one
+    assert first.ci_simultaneous == pytest.approx(first.ci)
+    assert (second.p_adjusted, second.ci_simultaneous, second.verdict) == (None, None, "inconclusive")
+    assert second.p == first.p
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "says"),
+    [
+        ([1.0] * 9 + [0.0], {"chance": 0.5}, ""),
+        ([1.0, 0.0] * 5, {"chance": 0.5}, "not above chance"),
+        ([1.0, 0.0] * 50, {"chance": 0.5, "majority": 0.9}, "below majority"),
+        ([1.0, 0.0] * 5, {"chance": 0.25, "majority": 0.52}, "not above majority"),
+        ([0.0] * 40, {"chance": 0.25}, "below chance"),
+        ([0.0] * 40, {}, ""),
+        ([0.0] * 40, {"chance": 0.25, "higher_is_better": False}, ""),
+        ([None] * 4, {"chance": 0.25}, ""),
+    ],
+)
+def test_standing_against_what_guessing_scores(values, changes, says) -> None:  # type: ignore[no-untyped-def]
+    one = task(metrics=(Metric("m", **changes),))
+    (row,) = analysis.task_rows(analysis.columns([one], by_policy(a=values)), 0.95)
+    assert row.standing("a") == says
+    assert row.standing("nobody") == ""
+    assert row.majority == changes.get("majority")

@@ -216,3 +216,21 @@ def test_a_policy_that_is_preferred_too_and_pays_no_tax_is_named() -> None:
         "ptx is preferred too (66 % [61, 71]) and equivalent on NLP tasks (−0.1 points [−1.1, +0.9], "
         "mean of 2 tasks)."
     )
+
+
+def test_a_tax_where_the_reference_only_guesses_is_said_to_be_of_nothing() -> None:
+    guess = Score(0.5, 0.03, (0.44, 0.56), 200)
+    rows = [row(name, "nlp", chance=0.5, scores={"sft": guess, "ppo": guess}) for name in "xy"]
+    paid = [tax("ppo", "equivalent", -0.007, 0.02)]
+
+    def said(tasks: list[TaskResult]) -> str:
+        return compare_verdict(("sft", "ppo"), "sft", "sft", tasks, [], [], paid, ())
+
+    assert "mean of 2 tasks, on none of which sft does better than guessing)" in said(rows)
+    skilled = row("y", "nlp", chance=0.5)  # 62 % [58, 66]
+    assert "guessing" not in said([rows[0], skilled])
+
+
+def test_one_policy_is_shown_beside_the_majority_level() -> None:
+    shown = row("rte", "nlp", chance=0.5, majority=0.53)
+    assert eval_verdict("sft", [shown], ()) == "sft scores 62 % [58, 66] on rte (n = 200, majority 53 %)."

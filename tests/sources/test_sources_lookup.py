@@ -43,6 +43,15 @@ def test_the_alias_file_comes_before_likeness(tmp_path: Path) -> None:
     assert values("org/hh-rlhf", mirror=tmp_path) == [3, 4]
 
 
+def test_the_hubs_default_configuration_is_no_folder(tmp_path: Path) -> None:
+    put(tmp_path / "org" / "set" / "data" / "validation.jsonl", 1)
+    put(tmp_path / "org" / "set" / "data" / "train.jsonl", 2)
+    wanted = {"split": "validation", "config": "default", "mirror": tmp_path}
+    assert values("org/set", files=("set_validation.jsonl",), **wanted) == [1]
+    put(tmp_path / "org" / "set" / "set_validation.jsonl", 3)
+    assert values("org/set", files=("set_validation.jsonl",), **wanted) == [3]
+
+
 @pytest.mark.parametrize("name", ["Anthropic/hh-rlhf", "hh-rlhf", "HH_RLHF"])
 def test_a_folder_is_alike_but_for_case_and_dashes(tmp_path: Path, name: str) -> None:
     put(tmp_path / "hh_rlhf" / "a.jsonl", 2)

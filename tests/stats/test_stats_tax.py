@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,19 @@ def test_few_documents_widen_the_interval() -> None:
     half = 2.306004 * 0.1 / math.sqrt(2)
     assert out.ci == pytest.approx((0.1 - half, 0.1 + half), abs=1e-6)
     assert out.normalised_gain is None
+
+
+def test_variants_of_a_task_share_their_documents() -> None:
+    rows = [
+        TaskGain("rte", gain(-0.06, 0.03), None, None, "worse", source="rte"),
+        TaskGain("rte_5shot", gain(-0.02, 0.01), None, None, "worse", source="rte"),
+        TaskGain("sst2", gain(0.02, 0.03), None, None, "inconclusive", source="sst2"),
+    ]
+    out = tax(rows)
+    assert out.mean_gain == pytest.approx(-0.02)
+    assert out.stderr == pytest.approx(0.05 / 3)  # √((.03 + .01)² + .03²)/3
+    apart = tax([replace(row, source="") for row in rows])
+    assert apart.stderr == pytest.approx(math.sqrt(0.03**2 + 0.01**2 + 0.03**2) / 3)
 
 
 def test_tasks_without_an_estimate_are_named() -> None:

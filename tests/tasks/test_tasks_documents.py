@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 
 from alignbench.engines.types import Completion, Scored
 from alignbench.errors import UsageError, WorkError
-from alignbench.tasks.documents import documents_fingerprint, load_documents, metrics_with_levels
+from alignbench.tasks.documents import (
+    documents_fingerprint,
+    load_documents,
+    majority_level,
+    metrics_with_levels,
+)
 from alignbench.tasks.registry import find_tasks
 from alignbench.tasks.spec import read_spec
 from alignbench.tasks.types import Document, Task
@@ -184,6 +190,72 @@ def test_a_metric_that_the_function_does_not_give(tmp_path: Path) -> None:
     )
     with pytest.raises(WorkError, match="no value for the metric 'right'"):
         task_of(tmp_path).score(documents[0], completion("x"))
+
+
+@pytest.mark.parametrize(
+    ("given", "unit", "bounds"),
+    [
+        ("", None, None),
+        ("unit: rate", "rate", (0.0, 1.0)),
+        ("unit: raw", "raw", None),
+        ("bounds: [0, 0.5]", "rate", (0.0, 0.5)),
+        ("bounds: [1, 7]", "raw", (1.0, 7.0)),
+        ("unit: rate, bounds: [-1, 1]", "rate", (-1.0, 1.0)),
+        ("unit: raw, bounds: [0, 1]", "raw", (0.0, 1.0)),
+    ],
+)
+def test_unit_and_bounds(tmp_path: Path, given: str, unit: str | None, bounds: Any) -> None:
+    metrics = f"metrics: [{{name: right, {given}}}, {{name: exact_match, function: 'make.py:one'}}]"
+    load(tmp_path, re.sub("metrics: .*", metrics, GENERATE), make="")
+    right = task_of(tmp_path).metrics[0]
+    assert (right.unit, right.bounds, right.built_in) == (unit, bounds, False)
+
+
+def test_built_in_metrics_know_their_unit(tmp_path: Path) -> None:
+    load(tmp_path)
+    (metric,) = task_of(tmp_path).metrics
+    assert (metric.unit, metric.bounds, metric.built_in) == ("rate", (0.0, 1.0), True)
+
+
+def test_a_value_outside_its_bounds_is_the_score_functions_fault(tmp_path: Path) -> None:
+    text = GENERATE.replace("{name: right}", "{name: right, bounds: [1, 7]}")
+    code = "def score(f, o):\n    return {'right': float(o), 'length': 1}\ndef one(f, o):\n    return 1\n"
+    documents = load(tmp_path, text, make=code)
+    task = task_of(tmp_path)
+    assert task.score(documents[0], completion("7"))["right"] == 7.0
+    with pytest.raises(WorkError, match=r"gives 7.5 for the metric 'right', outside 1 to 7"):
+        task.score(documents[0], completion("7.5"))
+    assert task.score(documents[0], completion("nan"))["right"] is None
+
+
+def test_the_majority_level(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "options": ["yes", "no"], "label": int(i < 3)} for i in range(10)]
+    (metric,) = metrics_with_levels(task_of_rows(tmp_path, rows), load(tmp_path, rows=rows))
+    assert (metric.chance, metric.majority) == (0.5, 0.7)
+    # the order of the choices does not matter, only which is right
+    rows[0] = {"question": "0?", "options": ["no", "yes"], "label": 1}
+    (metric,) = metrics_with_levels(task_of_rows(tmp_path, rows), load(tmp_path, rows=rows))
+    assert metric.majority == pytest.approx(0.8)
+
+
+def test_no_majority_level_where_the_choices_differ(tmp_path: Path) -> None:
+    (metric,) = metrics_with_levels(task_of_rows(tmp_path, ROWS), load(tmp_path))
+    assert metric.majority is None
+    assert majority_level([]) is None
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1))
+def test_the_majority_level_is_what_the_best_constant_answer_scores(labels: list[int]) -> None:
+    choices = ("a", "b", "c")
+    documents = [Document(f"{i}", {}, "q", choices=choices, correct=(k,)) for i, k in enumerate(labels)]
+    best = max(sum(k == answer for k in labels) for answer in range(3)) / len(labels)
+    assert majority_level(documents) == best
+    assert majority_level(documents) >= 1 / 3 - 1e-12  # never below chance
+
+
+def task_of_rows(folder: Path, rows: list[dict[str, Any]]) -> Task:
+    load(folder, rows=rows)
+    return task_of(folder)
 
 
 def test_choices_are_scored_on_their_log_likelihoods(tmp_path: Path) -> None:

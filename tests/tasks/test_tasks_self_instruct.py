@@ -1,4 +1,4 @@
-"""Self-Instruct's instructions as models get them: in the authors' file, on the hub, and as they were asked."""
+"""Self-Instruct's instructions as models get them, from the authors' file and from the hub."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_two_instances_are_refused(tmp_path: Path) -> None:
 def test_the_published_predictions_meet_every_document(shared_data: Path, model: str) -> None:
     documents = load(shared_data).load()
     path = shared_data / "self_instruct" / f"{model}_predictions.jsonl.gz"
-    asked = [json.loads(line)["prompt"] for line in gzip.open(path, "rt", encoding="utf-8")]
+    asked = [json.loads(line)["prompt"] for line in gzip.decompress(path.read_bytes()).splitlines()]
     assert [document.prompt for document in documents] == asked
     assert len(asked) == 252
     found = open_recording(parse_policy(f"recorded:{path}")).join(

@@ -53,6 +53,14 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("chance: 0.25", "chance: uniform", r"'chance: uniform' is for multiple_choice"),
         ("task: riddles", "task: riddles\ntask: again", r"line 2: not valid YAML \(key 'task' twice\)"),
         ("kind: generate", "kind: [", r"not valid YAML"),
+        ("margin: 0.02", "unit: percent", r"line 9: 'metrics.0.unit': .*not 'percent'"),
+        ("margin: 0.02", "bounds: [0, 1]", r"'exact_match' is built in and knows its unit and bounds"),
+        ("exact_match, chance: 0.25", "x, function: 'x.py:f', bounds: [1, 0]", r"'bounds' are two numbers"),
+        (
+            "exact_match, chance: 0.25",
+            "x, function: 'x.py:f', bounds: [1]",
+            r"line 9: key 'metrics.0.bounds.1'",
+        ),
         ("data: {hub: rows.jsonl}", "documents: ../evil.py:f", r"line 5: 'documents'"),
     ],
 )
