@@ -175,8 +175,8 @@ def _merged(clauses: list[str]) -> list[str]:
 
 def _without_skill(tax: Tax, tasks: Sequence[TaskResult]) -> bool:
     """Whether the reference is on no task above what guessing scores: then there is nothing to lose."""
-    rows = [row for row in tasks if row.headline and row.task in tax.tasks]
-    return all(row.standing(tax.reference) for row in rows)
+    standings = [row.standing(tax.reference) for row in tasks if row.headline and row.task in tax.tasks]
+    return bool(standings) and all(standings)
 
 
 def _tax_phrase(tax: Tax, without_skill: bool = False) -> str:

@@ -135,6 +135,7 @@ def test_a_prompt_too_long_loses_its_left(
     (answer,) = generate(HFEngine(llama, tokenizer), [Generate(prompt, Sampling(10))])
     full = tokenizer(prompt)["input_ids"]
     assert list(answer.prompt_ids) == full[-(96 - 10) :]
+    assert answer.cut == len(full) - (96 - 10)
     assert "1 of 1 texts exceed the model's context of 96" in caplog.text
 
 

@@ -107,6 +107,9 @@ def test_a_context_too_long_is_cut_on_the_left(
     (got,) = collect(HFEngine(llama, tokenizer).score([long]), 1)
     assert (got.n_tokens, got.logprob) == (n, pytest.approx(want, abs=1e-4))
     assert "cut on the left" in caplog.text
+    assert got.cut == len(ids) - 97
+    short, again = collect(HFEngine(llama, tokenizer).score([Score("the cat", " sat"), long]), 2)
+    assert (short.cut, again.cut) == (0, got.cut)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

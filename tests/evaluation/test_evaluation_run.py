@@ -25,8 +25,11 @@ POLICY = Policy("p", "p", "hf", "p")
 class EchoEngine:
     """Says the prompt back; a continuation's log-likelihood is minus its length; a reward is its length."""
 
-    def __init__(self, *, finish: str = "eos", stop_after: int | None = None, **identity: Any) -> None:
+    def __init__(
+        self, *, finish: str = "eos", stop_after: int | None = None, cut: int = 0, **identity: Any
+    ) -> None:
         self.identity: Mapping[str, Any] = {"engine": "echo", **identity}
+        self.cut = cut
         self.finish, self.stop_after = finish, stop_after
         self.computed: list[Any] = []
 
@@ -45,7 +48,7 @@ class EchoEngine:
         self, requests: Sequence[Generate], *, held: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
         def make(request: Generate) -> Completion:
-            return Completion(request.prompt, (9,), (1, 2), (-0.1, -0.2), (0.0, 0.0), self.finish)  # type: ignore[arg-type]
+            return Completion(request.prompt, (9,), (1, 2), (-0.1, -0.2), (0.0, 0.0), self.finish, self.cut)  # type: ignore[arg-type]
 
         return self._run(requests, held, make)
 
@@ -53,7 +56,12 @@ class EchoEngine:
         self, requests: Sequence[Score], *, held: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Scored]]]:
         return self._run(
-            requests, held, lambda r: Scored(-float(len(r.continuation)), len(r.continuation), False)
+            requests,
+            held,
+            # only the longer continuation did not fit
+            lambda r: Scored(
+                -float(len(r.continuation)), len(r.continuation), False, self.cut * (len(r.continuation) > 2)
+            ),
         )
 
     def reward(
@@ -114,6 +122,14 @@ def test_a_multiple_choice_sample_shows_the_likeliest_choice(ledger: Ledger) -> 
     samples = run(engine, make_task("multiple_choice"), ledger)
     assert engine.computed[0] == Score("prompt 0", " a")  # delimiter and choice
     assert (samples[0].output, samples[0].n_tokens, samples[0].values) == ("a", 2, {"m": 1.0})
+
+
+@pytest.mark.parametrize("kind", ["generate", "multiple_choice"])
+def test_a_prompt_that_was_cut_is_flagged_also_from_the_ledger(kind: str, ledger: Ledger) -> None:
+    task = make_task(kind)
+    assert run(EchoEngine(model="long"), task, ledger)[0].flags == ()
+    for _ in range(2):  # computed, then held
+        assert run(EchoEngine(model="short", cut=3), task, ledger)[0].flags == ("prompt_cut",)
 
 
 def test_a_preference_sample_shows_what_the_reward_model_prefers(ledger: Ledger) -> None:
