@@ -9,7 +9,7 @@ import click
 EPILOG = """\b
 Examples:
   alignbench evidence
-  alignbench evidence --seeds 16            goes on from the 8 seeds that are there
+  alignbench evidence --seeds 16            goes on from the 12 seeds that are there
   alignbench evidence --out /tmp/e --seeds 3 --jobs 1
 """
 
@@ -25,16 +25,16 @@ Examples:
 @click.option(
     "--seeds",
     type=click.IntRange(min=2),
-    default=8,
+    default=12,
     show_default=True,
     help="How many; the seed is the unit.",
 )
 @click.option(
     "--first-seed",
     type=click.IntRange(min=0),
-    default=10,
+    default=20,
     show_default=True,
-    help="They go up by one; those below 10 were looked at while the world was made.",
+    help="They go up by one; those below 20 were looked at beforehand.",
 )
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Seeds at a time, one thread each.  [default: cores]"

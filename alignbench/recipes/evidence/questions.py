@@ -222,7 +222,7 @@ QUESTIONS: tuple[Question, ...] = (
         "training",
         None,
         (0.726, 0.015),
-        "72.6 ± 1.5 % (section 3.4); the labelers' noise was set to it",
+        "72.6 ± 1.5 % (section 3.4)",
         False,
     ),
     Question(
