@@ -103,7 +103,7 @@ class Counting:
         for index, request in enumerate(requests):
             if index not in held:
                 self.asked.append(request)
-                yield [(index, Rewarded(len(request.response) / 3, 2))]
+                yield [(index, Rewarded(len(request.response) / 3, 2, max(0, len(request.response) - 3)))]
 
 
 def test_a_reward_model_rates_prompt_and_output_through_the_ledger(tmp_path: Path) -> None:
@@ -125,5 +125,8 @@ def test_a_reward_model_rates_prompt_and_output_through_the_ledger(tmp_path: Pat
         )
         assert len(engine.asked) == 11
         described = judge.describe()
+        assert again.describe()["rated"] == {"p": 5}
+        assert again.describe()["cut"] == {"p": 0}  # "new" fits, and so does every other of up to 3 letters
     assert described["fingerprint"]
+    assert described["cut"] == {"p": 1}  # the output of 4 letters
     assert (described["name"], described["kind"], described["spec"]) == ("rm", "rm", "rm:x")
