@@ -1,8 +1,8 @@
 """Simulated labelers: they write few and imperfect demonstrations, and they rank outputs.
 
 Each labeler weighs truth, form, manners and length in a way of their own, believes some of the myths, and
-errs from one judgement to the next. The noise was set so that two of them agree about as often as InstructGPT's
-(§3.4: training labelers agree 72.6 ± 1.5 %); reports/pocket/evidence.md has what they do.
+errs from one judgement to the next. The noise was set so that two of them agree about as often as the paper's
+(InstructGPT §3.4: 72.6 ± 1.5 %); reports/pocket/evidence.md says how often they do.
 """
 
 from __future__ import annotations

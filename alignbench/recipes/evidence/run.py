@@ -28,7 +28,7 @@ POLL_SECONDS = 0.5
 NOTE_SECONDS = 5.0
 CURVE_BINS = 6
 FIRST_SEED, SEEDS = 20, 12
-"""Seeds below 20 were looked at while the world was made and the number of seeds was chosen (docs/pocket.md)."""
+"""Seeds below 20 were looked at to make the world and to choose the number of seeds (docs/pocket.md)."""
 SPANS = {"gold": (0.0, 1.0)}
 
 
