@@ -8,19 +8,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import dirname
 from pathlib import Path
 from stat import S_ISLNK
 from typing import Any
 
 from alignbench.compare.results import FILE as RESULTS
 from alignbench.errors import AlignbenchError
-from alignbench.report.entries import METRICS, RECORD, Entry, Unread, run_entry, training_entry
+from alignbench.report.entries import METRICS, RECORD, Entry, RunEntry, Unread, run_entry, training_entry
 from alignbench.report.run import read_run
 
 DEPTH = 6
 """How far below the folder runs are looked for."""
 READ = (RESULTS, RECORD, METRICS, "report.html", "samples.parquet", "preferences.parquet")
 """Every file that is ever read of a run."""
+EMPTY = "empty: an eval or compare that still runs, or was stopped; the same command again goes on"
 SKIPPED = frozenset({"checkpoints", "raw"})
 
 
@@ -35,7 +37,14 @@ class Catalogue:
     def scan(self) -> list[Entry]:
         """Everything there is now, by path."""
         with self._lock:
-            self._held = {key: self._entry(key, path, files) for key, path, files in self._folders()}
+            held = {key: self._entry(key, path, files) for key, path, files in self._folders()}
+            # an empty folder means something only where runs are written
+            homes = {dirname(key) for key, (_, entry) in held.items() if isinstance(entry, RunEntry)}
+            self._held = {
+                key: pair
+                for key, pair in held.items()
+                if dirname(key) in homes or not isinstance(pair[1], Unread) or pair[1].error != EMPTY
+            }
             return [entry for _, entry in self._held.values()]
 
     def find(self, key: str) -> Entry | None:
@@ -76,11 +85,7 @@ class Catalogue:
         if outside:
             return stamp, Unread(key, folder, f"{outside[0]} is a link that leads out of {self.root}", date)
         if not stats:
-            return stamp, Unread(
-                key,
-                folder,
-                "empty: an eval or compare that still runs, or was stopped; the same command again goes on",
-            )
+            return stamp, Unread(key, folder, EMPTY)
         try:
             if RESULTS in files:
                 return stamp, run_entry(key, read_run(folder), date)
@@ -120,7 +125,11 @@ TRAINING_COLUMNS = (
     Column("kind", "Kind", lambda entry: entry.title),
     Column("model", "Started from", lambda entry: natural(entry.model)),
     Column("steps", "Steps", lambda entry: entry.step, True),
-    Column("measured", "Measured last", lambda entry: entry.measured and entry.measured.about),
+    Column(
+        "measured",
+        "Measured last",
+        lambda entry: entry.measured and (entry.measured.about.split(",")[0], entry.measured.value),
+    ),
     Column("date", "Date", lambda entry: entry.date or None, True),
 )
 NEWEST = "-date"

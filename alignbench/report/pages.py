@@ -269,7 +269,7 @@ def _pair_rows(run: Run, ask: Ask, docs: list[str] | None = None) -> list[Light]
     filters: list[tuple[str, str, Any]] = [("a", "in", both), ("b", "in", both)]
     if docs is not None:
         filters.append(("doc_id", "in", docs))
-    rows = pq.read_table(path, filters=filters).to_pylist()
+    rows: list[Light] = pq.read_table(path, filters=filters).to_pylist()
     for row in rows:
         if row["a"] != ask.policy:
             row["score_a"], row["score_b"] = row.get("score_b"), row.get("score_a")

@@ -45,10 +45,10 @@ def test_prints_the_address_opens_it_and_stops_on_ctrl_c(root: Path, tmp_path: P
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     assert address.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(address, timeout=30) as answer:
+    with urllib.request.urlopen(address, timeout=120) as answer:
         assert b"a is a." in answer.read()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, "")
     assert "Traceback" not in err
     assert (tmp_path / "opened").read_text().strip() == address
@@ -59,7 +59,7 @@ def test_a_taken_port_is_one_sentence(root: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         process = start(root, "--port", str(taken.getsockname()[1]))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
     assert "choose another with --port" in err
     assert len(err.strip().splitlines()) == 1

@@ -55,7 +55,7 @@ def server(root: Path) -> Iterator[Server]:
 
 
 def ask(server: Server, path: str, method: str = "GET", host: str | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=120)
     headers = {"Host": host} if host else {}
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
@@ -93,7 +93,7 @@ def test_report_is_the_file_with_ways_out_and_in_a_sandbox(server: Server, html:
     assert '<a class="brand" href="/">' in body
     assert '<a href="/samples/deep/full%20run">' in body
     assert body[-5000:] == html[-5000:]
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=120)
     connection.request("GET", "/report/deep/full%20run")
     policy = connection.getresponse().headers["Content-Security-Policy"]
     connection.close()

@@ -61,6 +61,7 @@ def visit(browser: Any, address: str) -> Iterator[Any]:
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=javascript
         )
         contexts.append(context)
+        context.set_default_timeout(120_000)  # a busy machine is not a broken page
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -79,6 +80,12 @@ def titles(page: Any) -> list[str]:
     return [text.strip() for text in page.locator(".runs .title").all_inner_texts()]
 
 
+def follow(page: Any, selector: str) -> None:
+    """Click, and wait until the next page is whole."""
+    with page.expect_navigation():
+        page.click(selector)
+
+
 def state(page: Any) -> dict[str, str]:
     return {key: values[-1] for key, values in parse_qs(urlsplit(page.url).query).items()}
 
@@ -88,32 +95,31 @@ def test_search_and_sort(visit: Any, javascript: bool) -> None:
     page = visit("", javascript=javascript)
     assert titles(page) == ["seed2", "seed10"]  # the newest first
     assert page.locator("[aria-sort=descending]").first.inner_text() == "Date"
-    page.click(".runs thead a:text-is('Date')")
+    follow(page, ".runs thead a:text-is('Date')")
     assert titles(page) == ["seed10", "seed2"]
-    page.click(".runs thead a:text-is('Run')")
+    follow(page, ".runs thead a:text-is('Run')")
     assert titles(page) == ["seed2", "seed10"]
-    page.click(".runs thead a:text-is('Run')")
+    follow(page, ".runs thead a:text-is('Run')")
     assert titles(page) == ["seed10", "seed2"]
     page.fill("input[type=search]", "winogender seed10")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**q=winogender*")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
     assert titles(page) == ["seed10"]
     assert state(page)["sort"] == "-name"  # searching keeps the order
     page.fill("input[type=search]", "<img src=x>")
-    page.click("button:text-is('Find')")
-    page.wait_for_url("**q=%3Cimg*")
+    follow(page, "button:text-is('Find')")
     assert titles(page) == []
     assert page.locator("img").count() == 0
 
 
 def test_from_the_index_to_a_report_its_samples_and_back(visit: Any) -> None:
     page = visit("")
-    page.click(".runs .title:text-is('seed2')")
+    follow(page, ".runs .title:text-is('seed2')")
     assert page.locator("#gain").count() == 1
     page.click("button.theme")  # works in the sandbox, where storage is forbidden
-    page.click("nav a:text-is('Every sample')")
+    follow(page, "nav a:text-is('Every sample')")
     assert page.locator(".card").count() == 25
-    page.click("a.brand")
+    follow(page, "a.brand")
     assert titles(page) == ["seed2", "seed10"]
 
 
@@ -124,6 +130,7 @@ def test_a_strangers_script_in_a_report_learns_nothing(browser: Any, address: st
         "fetch('/').then((answer) => answer.text()).then(end('read'), end('refused'));</script>"
     )
     page = browser.new_page()
+    page.set_default_timeout(120_000)
     try:
         page.goto(address + "report/foreign")
         page.wait_for_function("document.title !== ''")
@@ -136,14 +143,14 @@ def test_a_strangers_script_in_a_report_learns_nothing(browser: Any, address: st
 
 def test_samples_side_by_side(visit: Any) -> None:
     page = visit("samples/seed2")
-    page.select_option("[name=task]", "pocket_instructions")
-    page.wait_for_url("**task=pocket_instructions*")
-    page.select_option("[name=policy]", "ppo-ptx")
-    page.wait_for_url("**policy=ppo-ptx*")
-    page.select_option("[name=beside]", "sft")
-    page.wait_for_url("**beside=sft*")
-    page.select_option("[name=show]", "preferred")
-    page.wait_for_url("**show=preferred*")
+    with page.expect_navigation():
+        page.select_option("[name=task]", "pocket_instructions")
+    with page.expect_navigation():
+        page.select_option("[name=policy]", "ppo-ptx")
+    with page.expect_navigation():
+        page.select_option("[name=beside]", "sft")
+    with page.expect_navigation():
+        page.select_option("[name=show]", "preferred")
     assert state(page) == {
         "task": "pocket_instructions", "policy": "ppo-ptx", "beside": "sft", "show": "preferred"
     }  # fmt: skip
@@ -156,7 +163,7 @@ def test_samples_side_by_side(visit: Any) -> None:
     assert tops[0] == tops[1]  # beside each other, not below
     page.reload()  # the address holds the state
     assert page.input_value("[name=show]") == "preferred"
-    page.click(".card header a >> nth=0")
+    follow(page, ".card header a >> nth=0")
     assert page.locator(".card").count() == 1
     assert page.locator(".card .output").count() == 5
 
@@ -164,19 +171,19 @@ def test_samples_side_by_side(visit: Any) -> None:
 def test_pages_by_keyboard(visit: Any) -> None:
     page = visit("samples/seed2?task=pocket_facts")
     first = page.locator(".card code").first.inner_text()
-    page.keyboard.press("n")
-    page.wait_for_url("**page=2*")
+    with page.expect_navigation():
+        page.keyboard.press("n")
     assert page.locator(".card code").first.inner_text() != first
-    page.keyboard.press("p")
-    page.wait_for_url(lambda url: "page=2" not in url)
+    with page.expect_navigation():
+        page.keyboard.press("p")
     assert page.locator(".card code").first.inner_text() == first
     page.keyboard.press("j")
     page.keyboard.press("j")
     assert page.evaluate("[...document.querySelectorAll('.card')].indexOf(document.activeElement)") == 1
     page.keyboard.press("/")
     page.keyboard.type("reference book")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**q=reference*")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
     assert state(page) == {"task": "pocket_facts", "q": "reference book"}
 
 
@@ -200,6 +207,6 @@ def test_no_sideways_scroll(visit: Any, path: str, width: int, scheme: str) -> N
 
 def test_training_run_has_its_curve(visit: Any) -> None:
     page = visit("")
-    page.click(".trained .title")
+    follow(page, ".trained .title")
     assert page.locator("polyline.curve").count() == 1
     assert page.locator(".flag").inner_text().startswith("unfinished")

@@ -24,6 +24,7 @@ def opened(browser: Any, folder: Path) -> Iterator[Any]:
             java_script_enabled=javascript,
         )
         contexts.append(context)
+        context.set_default_timeout(120_000)  # a busy machine is not a broken page
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))

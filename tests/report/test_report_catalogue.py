@@ -47,10 +47,11 @@ def test_runs_come_and_go(root: Path) -> None:
     held = Catalogue(root)
     assert [entry.key for entry in held.scan()] == ["a/run", "b"]
     shutil.rmtree(root / "b")
-    (root / "c").mkdir()
-    assert [entry.key for entry in held.scan()] == ["a/run", "c"]
+    (root / "a" / "stopped").mkdir()
+    (root / "c" / "notes").mkdir(parents=True)  # empty too, but no place of runs
+    assert [entry.key for entry in held.scan()] == ["a/run", "a/stopped"]
     assert held.find("b") is None
-    empty = held.find("c")
+    empty = held.find("a/stopped")
     assert isinstance(empty, Unread)
     assert "stopped" in empty.error
 
