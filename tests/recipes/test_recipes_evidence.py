@@ -378,7 +378,7 @@ def test_killed_and_run_again_is_the_same_and_pays_nothing_twice(
     whole = tmp_path / "whole"
     monkeypatch.setenv("ALIGNBENCH_HOME", str(tmp_path / "home2"))
     shutil.rmtree(tmp_path / "home2", ignore_errors=True)
-    run_one(whole, "--seeds", "2", "--jobs", "2")
+    run_one(whole, "--seeds", "2", "--first-seed", "0", "--jobs", "2")
     first, second = (json.loads((folder / run.JSON).read_text()) for folder in (out, whole))
     for one in (first, second):
         del one["cost"], one["command"]
