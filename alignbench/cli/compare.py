@@ -15,9 +15,11 @@ Examples:
   alignbench compare base=pocket runs/sft runs/ppo --win-reference sft
   alignbench compare runs/sft runs/ppo --tasks truthfulqa_mc1,truthfulqa_mc2 --data data
   alignbench compare runs/sft runs/ppo --tasks prompts:mine.jsonl --judge rm:runs/rm
+  alignbench compare a=recorded:a.jsonl b=recorded:b.jsonl --tasks self_instruct --judge rm:runs/rm
 
 \b
-In the table: + better than the reference, − worse, = equivalent, ? inconclusive.
+In the table: + better than the reference, − worse, = equivalent, ? inconclusive; † by a judge that is not
+shown to beat a coin.
 """
 
 
@@ -38,7 +40,8 @@ In the table: + better than the reference, − worse, = equivalent, ? inconclusi
 def command(policies: tuple[str, ...], **options: Any) -> None:
     """Compare policies: win-rates, deltas and alignment tax, with intervals, and a report.
 
-    A POLICY is [NAME=]PATH_OR_HUB_ID[@revision][?key=value&…]. What the ledger holds is not computed again.
+    A POLICY is [NAME=]PATH_OR_HUB_ID[@revision][?key=value&…], or [NAME=]recorded:FILE[?generator=NAME] for
+    outputs that exist already (rows with output or response, and doc_id, prompt or instruction). What the ledger holds is not computed again.
     """
     if len(policies) < 2:
         raise UsageError("compare needs two policies or more; for one there is alignbench eval")

@@ -126,16 +126,24 @@ def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Documen
 
 
 def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[str]:
-    """One line a task for the terminal and the provenance, and one where rows answer no document."""
+    """For the terminal and the provenance: a line for the tasks that are complete, one for each that lacks
+    outputs, and what the file has beyond them."""
+    found = rows(name, recorded, documents)
+    whole = [row for row in found if not row.missing]
     lines = []
-    for row in rows(name, recorded, documents):
-        line = (
-            f"{name}: recorded outputs of {row.documents - row.missing} of {row.documents} documents of "
-            f"{row.task}, joined by the exact {' and '.join(row.joined_by)}"
+    if whole:
+        columns = dict.fromkeys(by for row in whole for by in row.joined_by)
+        lines.append(
+            f"{name}: recorded outputs of all {sum(row.documents for row in whole)} documents of "
+            f"{', '.join(row.task for row in whole)}, joined by the exact {' and '.join(columns)}"
         )
+    for row in found:
         if row.missing:
-            line += f"; without an output, so missing: {_listed(row.missing_ids, row.missing)}"
-        lines.append(line)
+            lines.append(
+                f"{name}: recorded outputs of {row.documents - row.missing} of {row.documents} documents of "
+                f"{row.task}, joined by the exact {' and '.join(row.joined_by)}; without an output, so "
+                f"missing: {_listed(row.missing_ids, row.missing)}"
+            )
     if recorded.unmatched:
         shown = _listed([str(number) for number in recorded.unmatched[:SHOWN]], len(recorded.unmatched))
         lines.append(f"{name}: rows of the file that answer no document of these tasks: {shown}")

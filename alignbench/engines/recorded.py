@@ -146,10 +146,11 @@ class Recording:
         record, document = mine[0], documents[0]
         if all(each.output is None for each in mine):
             return f"{what}: every output for {task} is null; give rows with text in 'output'"
+        shown = "" if ":" in task else f" (all: alignbench tasks show {task} --docs)"
         return (
             f"{what}: none of its {len(mine)} rows matches a document of {task}; joins are exact, and row "
             f"{record.number} has the {record.by} {_clip(record.key)!r} where the first document has "
-            f"{_clip(getattr(document, record.by))!r} (all: alignbench tasks show {task} --docs)"
+            f"{_clip(getattr(document, record.by))!r}{shown}"
         )
 
 
