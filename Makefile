@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make quickstart   install, then base → SFT → RM → PPO, PPO-ptx → report (minutes)"
-	@echo "make evidence     the same over 8 seeds → reports/pocket/evidence.md (up to an hour)"
+	@echo "make evidence     the same over 12 seeds → reports/pocket/evidence.md (up to an hour)"
 	@echo "make test         install, then the tests"
 	@echo "make lint types   ruff; mypy --strict"
 	@echo "make wheel        dist/alignbench-*.whl"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# how long an example takes says more about the machine's load than about the code
+hypothesis.settings.register_profile("alignbench", deadline=None)
+hypothesis.settings.load_profile("alignbench")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
 
