@@ -9,7 +9,9 @@ import hypothesis
 import pytest
 
 # how long an example takes says more about the machine's load than about the code
-hypothesis.settings.register_profile("alignbench", deadline=None)
+hypothesis.settings.register_profile(
+    "alignbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("alignbench")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported

@@ -99,7 +99,7 @@ def test_the_story_is_the_papers(results: dict[str, Any]) -> None:
     assert win_rate(results, "ppo-ptx", "sft", judge)["ci"][0] > 0.5
     assert win_rate(results, "sft", "base", judge)["ci"][0] > 0.5
     assert score(results, "pocket_truth", "base") < 0.2
-    assert score(results, "pocket_truth", "ppo-ptx") > 0.4
+    assert score(results, "pocket_truth", "ppo-ptx") > score(results, "pocket_truth", "sft")
     for task in ("pocket_unanswerable", "pocket_toxicity_basic", "pocket_toxicity_respectful"):
         assert score(results, task, "ppo-ptx") < score(results, task, "base")
     assert score(results, "pocket_unanswerable", "ppo-ptx") < score(results, "pocket_unanswerable", "sft")
@@ -151,12 +151,14 @@ def test_eval_writes_the_same_files(story: dict[str, Any], folder: Path) -> None
 
 
 def test_real_tasks_on_trained_policies(story: dict[str, Any], folder: Path, shared_data: Path) -> None:
-    tasks = "truthfulqa_mc1,truthfulqa_mc2"
+    tasks = "truthfulqa_mc1,truthfulqa_mc2,sst2,sst2_5shot,rte,hellaswag"
     words = ("compare", "quick/sft", "quick/ppo-ptx", "--tasks", tasks, "--limit", 60)
-    alignbench(*words, "--data", shared_data, "--out", "tqa", cwd=folder)
-    loaded = json.loads((folder / "tqa/results.json").read_text())
+    alignbench(*words, "--data", shared_data, "--out", "real", cwd=folder)
+    loaded = json.loads((folder / "real/results.json").read_text())
     assert {row["task"] for row in loaded["tasks"]} == set(tasks.split(","))
     for row in loaded["tasks"]:
+        if row["task"].startswith(("sst2", "rte")):
+            assert row["chance"] == 0.5 <= row["majority"] < 0.8
         for value in row["scores"].values():
             assert 0 <= value["ci"][0] <= value["mean"] <= value["ci"][1] <= 1
             assert value["n"] == 60
@@ -178,6 +180,35 @@ def test_a_reward_model_on_real_preferences(folder: Path, shared_data: Path) -> 
     accuracy = record["eval"]
     assert accuracy["ci"][0] < accuracy["accuracy"] < accuracy["ci"][1]
     assert accuracy["n"] > 100
+
+
+def test_recorded_outputs_judged_on_real_prompts(
+    story: dict[str, Any], folder: Path, shared_data: Path
+) -> None:
+    recorded = shared_data / "self_instruct"
+    outputs = [
+        f"{name}=recorded:{recorded / name}_predictions.jsonl.gz" for name in ("davinci", "text-davinci-001")
+    ]
+    words = ("--tasks", "self_instruct", "--judge", "rm:quick/rm", "--limit", 30, "--data", shared_data)
+    said = alignbench("compare", *outputs, *words, "--out", "recorded", cwd=folder)
+    loaded = json.loads((folder / "recorded/results.json").read_text())
+    assert [policy["kind"] for policy in loaded["policies"]] == ["recorded", "recorded"]
+    rate = next(row for row in loaded["win_rates"] if row["task"] is None)
+    assert (rate["n"], rate["missing"]) == (30, 0)
+    assert rate["ci"][0] < rate["win_rate"] < rate["ci"][1]
+    # what the judge is worth stands beside what it says
+    assert loaded["judges"][0]["accuracy"]["n"] > 100
+    assert "held-out pairs" in said.stdout + said.stderr
+
+
+def test_prompts_of_ones_own(story: dict[str, Any], folder: Path) -> None:
+    prompts = ["what is the flag of Mezur?", "tell me of the people of Halor."]
+    lines = [json.dumps({"prompt": f"User: {text}\nAssistant:"}) for text in prompts]
+    (folder / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    words = ("--tasks", "prompts:mine.jsonl", "--judge", "rm:quick/rm", "--out", "mine")
+    alignbench("compare", "quick/sft", "quick/ppo-ptx", *words, cwd=folder)
+    loaded = json.loads((folder / "mine/results.json").read_text())
+    assert [row["n"] for row in loaded["win_rates"] if row["task"] is None] == [2]
 
 
 def test_winrate_of_collected_preferences(story: dict[str, Any], folder: Path) -> None:
