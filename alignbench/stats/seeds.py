@@ -68,7 +68,7 @@ def over_seeds(
     if n == 1:
         return OverSeeds(mean, None, None, None, None, 1, missing, None, null, level)
     sd = float(x.std(ddof=1))
-    if sd <= ROUNDING * float(np.max(np.abs(x))):
+    if sd <= ROUNDING * max(1.0, float(np.max(np.abs(x)))):  # shares: 1 is their scale
         sign = None if null is None else 1.0 if abs(mean - null) <= ROUNDING else 2.0 ** (1 - n)
         return OverSeeds(mean, 0.0, 0.0, None, sign, n, missing, None, null, level)
     stderr = sd / math.sqrt(n)

@@ -303,6 +303,25 @@ def test_the_fingerprint_knows_the_labelers(monkeypatch: pytest.MonkeyPatch) -> 
     assert seed.world_fingerprint() != before
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "", '"x"'])
+def test_a_broken_note_is_one_sentence(tmp_path: Path, text: str) -> None:
+    chosen, world = seed.settings("miniature"), seed.world_fingerprint()
+    folder = tmp_path / "seeds/20"
+    seed.claim(folder, 20, chosen, world)
+    (folder / "stages.json").write_text(text)
+    with pytest.raises(UsageError, match=r"stages.json is broken; remove .*20 and run"):
+        seed.finished_stages(folder)
+    (folder / "seed.json").write_text(text)
+    with pytest.raises(UsageError, match=r"seed.json is broken"):
+        seed.claim(folder, 20, chosen, world)
+
+
+def test_the_control_is_not_counted_as_the_papers() -> None:
+    rows = answers([record(i, win_gold={"sft": 0.5 + i / 1000}) for i in range(4)])
+    assert rows["sft_against_itself"]["control"]
+    assert [row["id"] for row in rows.values() if row["control"]] == ["sft_against_itself"]
+
+
 @pytest.mark.slow
 def test_a_seed_that_fails_is_named_and_the_others_finish(tmp_path: Path) -> None:
     out = tmp_path / "e"

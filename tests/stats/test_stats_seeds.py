@@ -110,3 +110,8 @@ def test_seeds_needed_where_it_cannot_be_told() -> None:
     assert seeds_needed(1.0, 0.0) is None
     assert seeds_needed(0.001, 1.0) is None  # millions
     assert seeds_needed(1e6, 1.0) == 2
+
+
+def test_differences_of_rounding_are_no_spread() -> None:
+    found = over_seeds([5.5e-17] * 6 + [1.1e-16] * 6)
+    assert (found.sd, found.ci, found.p, found.seeds_needed) == (0.0, None, 1.0, None)

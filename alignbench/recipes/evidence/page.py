@@ -42,7 +42,7 @@ def markdown(found: Row) -> str:
 
 
 def _head(found: Row) -> str:
-    asked = [row for row in found["questions"] if row["verdict"] is not None]
+    asked = [row for row in found["questions"] if row["verdict"] is not None and not row["control"]]
     count = {word: sum(row["verdict"] == word for row in asked) for word in ("agrees", "disagrees")}
     n, cost = len(found["seeds"]), found["cost"]
     jobs = " or ".join(str(jobs) for jobs in sorted({sitting["jobs"] for sitting in cost["sittings"]}))

@@ -37,7 +37,8 @@ class Question:
     ``b``), a share in 0…1 or a difference of shares.
 
     ``expects``: the direction that the paper found; or a level with its half-width; None where the paper
-    makes no claim. ``paper``: what it says, in words. ``primary`` questions form one family (Holm).
+    makes no claim. ``paper``: what it says, in words. ``primary`` questions form one family (Holm); a
+    ``control`` is no question of the paper's and is not counted as one.
     ``group``: the heading it stands under.
     """
 
@@ -50,6 +51,7 @@ class Question:
     expects: Literal["up", "down"] | tuple[float, float] | None
     paper: str
     primary: bool = True
+    control: bool = False
 
 
 def _ladder(group: str, suffix: str, measure: str, primary: bool) -> list[Question]:
@@ -89,8 +91,9 @@ QUESTIONS: tuple[Question, ...] = (
         "sft",
         None,
         (0.5, 0.0),
-        "½ by construction",
-        False,
+        "no question of the paper's; ½ if the two teams are alike",
+        primary=False,
+        control=True,
     ),
     Question(
         TRUTH,
@@ -279,7 +282,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         PROXY,
         "overoptimisation",
-        "Does gold fall late in PPO, while the proxy rises? (gold's change, middle to last third of steps)",
+        "Does gold fall late in PPO? (its change, middle to last third of the steps; the proxy's is below)",
         "late_change_gold",
         "ppo",
         None,
@@ -330,6 +333,7 @@ def answer_all(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "a": q.a,
                 "b": q.b,
                 "primary": q.primary,
+                "control": q.control,
                 "expects": list(q.expects) if isinstance(q.expects, tuple) else q.expects,
                 "paper": q.paper,
                 **estimate_fields(estimate),

@@ -154,10 +154,8 @@ def _sitting(out: Path, jobs: int) -> Iterator[Any]:
 
 
 def _sittings(out: Path) -> list[dict[str, Any]]:
-    try:
-        held: list[dict[str, Any]] = json.loads((out / "seeds" / "sittings.json").read_text())
-    except FileNotFoundError:
-        return []
+    path = out / "seeds" / "sittings.json"
+    held: list[dict[str, Any]] = one.read_state(path, list) if path.exists() else []
     return held
 
 

@@ -13,6 +13,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def claim(folder: Path, seed: int, chosen: Settings, world: str) -> None:
     ours = {"recipe": "evidence", "seed": seed, "world": world, "settings": chosen}
     marker = folder / "seed.json"
     if marker.exists():
-        held = json.loads(marker.read_text())
+        held = read_state(marker, dict)
         if held != ours:
             raise UsageError(
                 f"{folder} was made with other settings ({_difference(held, ours)}); "
@@ -120,7 +121,7 @@ def claim(folder: Path, seed: int, chosen: Settings, world: str) -> None:
 def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     flat = [
         {key: value for key, value in one.items() if key != "settings"}
-        | {f"{s}.{k}": v for s, keys in one.get("settings", {}).items() for k, v in keys.items()}
+        | {f"{s}.{k}": v for s, keys in dict(one.get("settings") or {}).items() for k, v in keys.items()}
         for one in (held, ours)
     ]
     names = [key for key in {**flat[0], **flat[1]} if flat[0].get(key) != flat[1].get(key)]
@@ -131,11 +132,24 @@ def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def finished_stages(folder: Path) -> Stages:
     """Stage → {seconds, cpu_seconds} of what is done."""
-    try:
-        done: Stages = json.loads((folder / "stages.json").read_text())
-    except FileNotFoundError:
-        return {}
+    path = folder / "stages.json"
+    done: Stages = read_state(path, dict) if path.exists() else {}
     return done
+
+
+def read_state(path: Path, kind: type) -> Any:
+    """What the recipe noted in ``path``.
+
+    Raises:
+        UsageError: it is no JSON of that kind.
+    """
+    with suppress(ValueError, OSError):
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(held, kind):
+            return held
+    # without its list of stages a seed's folder says nothing; times can be done without
+    gone = path.parent if kind is dict else path
+    raise UsageError(f"{path} is broken; remove {gone} and run the command again")
 
 
 def run_seed(folder: Path, seed: int, chosen: Settings, command: Sequence[str] = ()) -> None:
