@@ -167,12 +167,15 @@ def _read(plan: Plan, policy: Policy, found: Found) -> None:
 
 def _open(plan: Plan, policy: Policy) -> Engine:
     settings = plan.settings
-    return engines.open_engine(policy, engine=settings.engine, batch_tokens=settings.batch_tokens)
+    return engines.open_engine(
+        policy, engine=settings.engine, batch_tokens=settings.batch_tokens, fresh=settings.fresh
+    )
 
 
 def _open_judge(plan: Plan, policy: Policy) -> Engine:
     """``--engine`` is for the policies: a server that generates cannot reward."""
-    return engines.open_engine(policy, batch_tokens=plan.settings.batch_tokens)
+    settings = plan.settings
+    return engines.open_engine(policy, batch_tokens=settings.batch_tokens, fresh=settings.fresh)
 
 
 def _free() -> None:

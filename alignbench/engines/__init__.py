@@ -15,7 +15,9 @@ RECORDED = "recorded"
 """The kind of policy that no engine runs: its outputs are read (``alignbench.engines.recorded``)."""
 
 
-def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int | None = None) -> Engine:
+def open_engine(
+    policy: Policy, *, engine: str | None = None, batch_tokens: int | None = None, fresh: bool = False
+) -> Engine:
     """The engine that a policy's specification (or ``engine``) names, on the policy's weights.
 
     They are loaded now where the policy is new to the workspace, else when the engine is first asked. Torch
@@ -25,6 +27,7 @@ def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int 
         policy: what ``parse_policy`` made.
         engine: overrides the specification's engine.
         batch_tokens: tokens that a padded batch may hold; the engine's own choice by default.
+        fresh: use nothing that is remembered of the policy's files: hash and load them now.
 
     Raises:
         UsageError: no such engine or model, an option that the engine does not know, or a recorded policy.
@@ -45,4 +48,4 @@ def open_engine(policy: Policy, *, engine: str | None = None, batch_tokens: int 
         raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
     from alignbench.engines.lazy import open_policy
 
-    return open_policy(policy, batch_tokens=batch_tokens)
+    return open_policy(policy, batch_tokens=batch_tokens, fresh=fresh)

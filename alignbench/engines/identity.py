@@ -72,14 +72,23 @@ def find_folder(target: str, revision: str | None, what: str) -> Path:
     return snapshot
 
 
-def content_of(policy: Policy, folder: Path) -> dict[str, Any]:
+def content_of(policy: Policy, folder: Path, *, fresh: bool = False) -> dict[str, Any]:
     """The parts of the identity that files alone tell: the engine's numerics, the digests of the model in
-    ``folder`` (see ``digest_folder``) and of the adapter.
+    ``folder`` (see ``digest_folder``) and of the adapter. ``fresh``: no remembered digest is used.
 
     Raises:
         UsageError: the adapter cannot be found.
     """
-    return {"engine": "hf", "numerics": NUMERICS, **digest_folder(folder), "adapter": _digest_adapter(policy)}
+    model, adapter = digest_folder(folder, fresh=fresh), _digest_adapter(policy, fresh)
+    return {"engine": "hf", "numerics": NUMERICS, **model, "adapter": adapter}
+
+
+def accelerators() -> dict[str, Any]:
+    """The devices of an accelerator's driver, and which of them the environment lets a process see: what the
+    choice of a device depends on, as far as it can be told without torch."""
+    drivers = [path for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg") if os.path.exists(path)]
+    chosen = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return {"drivers": drivers, **{name: os.environ[name] for name in chosen if name in os.environ}}
 
 
 def read_prefix(policy: Policy) -> str:
@@ -114,18 +123,18 @@ def adapter_folder(policy: Policy) -> Path:
     return path
 
 
-def _digest_adapter(policy: Policy) -> str | None:
+def _digest_adapter(policy: Policy, fresh: bool) -> str | None:
     if "adapter" not in policy.options:
         return None
     folder = adapter_folder(policy)
-    return _digest_files(
-        [*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "adapter_config.json"]
-    )
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "adapter_config.json"]
+    return _digest_files(files, fresh)
 
 
-def digest_folder(folder: Path) -> dict[str, str]:
+def digest_folder(folder: Path, *, fresh: bool = False) -> dict[str, str]:
     """SHA-256 of what a model folder answers with: weights, config (also generation's), tokenizer. No path or
-    time is part of it, and neither are the config's notes on where and with what it was saved."""
+    time is part of it, and neither are the config's notes on where and with what it was saved. ``fresh``: all
+    files are read, also those whose digest is remembered."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     config = {}
     for name in ("config.json", "generation_config.json"):
@@ -135,14 +144,14 @@ def digest_folder(folder: Path) -> dict[str, str]:
             (config[name] or {}).pop(note, None)
     tokenizer = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
     return {
-        "weights": _digest_files(weights),
+        "weights": _digest_files(weights, fresh),
         "config": digest_text(json.dumps(config, sort_keys=True)),
-        "tokenizer": _digest_files(sorted(tokenizer)),
+        "tokenizer": _digest_files(sorted(tokenizer), fresh),
     }
 
 
-def _digest_files(paths: list[Path]) -> str:
-    return digest_text(" ".join(sorted(_digest_file(path) for path in paths)))
+def _digest_files(paths: list[Path], fresh: bool) -> str:
+    return digest_text(" ".join(sorted(_digest_file(path, fresh) for path in paths)))
 
 
 def digest_text(text: str) -> str:
@@ -150,13 +159,15 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest_file(path: Path) -> str:
-    """SHA-256 of a file; a large one's is remembered by path, size and time of change."""
+def _digest_file(path: Path, fresh: bool) -> str:
+    """SHA-256 of a file; a large one's is remembered by path and status. The time of modification can be set
+    (``cp -p``, ``rsync -t``), so the inode and the time of its change, which cannot, are part of it too."""
     status = path.stat()
     if status.st_size < REMEMBERED:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    known: str | None = recall("digests").get(key)
+    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    key = " ".join(map(str, (path.resolve(), *parts)))
+    known: str | None = None if fresh else recall("digests").get(key)
     if known is None:
         with path.open("rb") as file:
             known = hashlib.file_digest(file, "sha256").hexdigest()

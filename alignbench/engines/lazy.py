@@ -8,6 +8,7 @@ from typing import Any
 
 from alignbench import environment
 from alignbench.engines.identity import (
+    accelerators,
     content_of,
     digest_text,
     find_folder,
@@ -32,11 +33,12 @@ RESOLVED = ("dtype", "template")
 """The parts of an identity that only loading tells."""
 
 
-def open_policy(policy: Policy, *, batch_tokens: int | None = None) -> Engine:
+def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool = False) -> Engine:
     """The engine of a policy of kind ``hf``.
 
     A policy that is opened for the first time is loaded. What loading resolved is remembered in the workspace
-    by all that it depends on, so that after that the identity needs neither the weights nor torch.
+    by all that it depends on, so that after that the identity needs neither the weights nor torch. With
+    ``fresh`` nothing remembered is used: the files are hashed and the policy is loaded.
 
     Raises:
         UsageError: see ``alignbench.engines.open_engine``.
@@ -50,14 +52,15 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None) -> Engine:
     folder = find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
     prefix = read_prefix(policy)
     try:
-        content = content_of(policy, folder)
+        content = content_of(policy, folder, fresh=fresh)
     except ValueError:  # a config that is no JSON: loading says so
         return load()
     chosen = {
         option: value for option, value in policy.options.items() if option not in ("prefix", "adapter")
     }
-    key = digest_text(json.dumps([content, chosen, environment.versions(LIBRARIES)], sort_keys=True))
-    known = recall("identities").get(key)
+    depends = [content, chosen, environment.versions(LIBRARIES), accelerators()]
+    key = digest_text(json.dumps(depends, sort_keys=True))
+    known = None if fresh else recall("identities").get(key)
     if known is None:
         engine = load()
         remember("identities", key, {part: engine.identity[part] for part in RESOLVED})

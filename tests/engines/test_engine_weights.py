@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 import torch
 from tiny_models import make_model, make_tokenizer
 
-from alignbench.engines import identity, open_engine, weights
+from alignbench.engines import identity, lazy, open_engine, weights
+from alignbench.engines.lazy import LazyEngine
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Reward, Sampling
 from alignbench.errors import UsageError, WorkError
@@ -91,6 +94,61 @@ def test_a_large_files_digest_is_remembered(
     assert len(calls) == 1
     monkeypatch.setenv("ALIGNBENCH_HOME", "/proc/nowhere")  # a memory that cannot be kept is no error
     assert identity.digest_folder(folder) == first
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_file_replaced_under_its_old_time_is_hashed_anew(
+    in_place: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "REMEMBERED", 1)
+    (tmp_path / "config.json").write_text("{}")
+    weight = tmp_path / "model.safetensors"
+    weight.write_bytes(b"old")
+    before, first = weight.stat(), identity.digest_folder(tmp_path)
+    new = weight if in_place else tmp_path / "new"
+    time.sleep(0.02)  # a file system's clock may tick no finer than 10 ms
+    new.write_bytes(b"new")
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new.replace(weight)
+    after = weight.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert identity.digest_folder(tmp_path)["weights"] != first["weights"]
+
+
+def test_fresh_uses_no_remembered_digest_and_no_remembered_identity(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "REMEMBERED", 1)
+    policy = parse_policy(str(copy))
+    first = dict(open_engine(policy).identity)
+    held = identity.recall("digests")
+    for key in held:
+        identity.remember("digests", key, "0" * 64)
+    assert open_engine(policy).identity["weights"] != first["weights"]
+    engine = open_engine(policy, fresh=True)
+    assert dict(engine.identity) == first
+    assert not isinstance(engine, LazyEngine)
+    assert identity.recall("digests") == held
+
+
+def test_what_loading_resolved_is_remembered_for_the_accelerators_here(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = parse_policy(str(copy))
+    open_engine(policy)
+    assert isinstance(open_engine(policy), LazyEngine)
+    elsewhere = {"drivers": ["/dev/nvidiactl"]}
+    monkeypatch.setattr(lazy, "accelerators", lambda: elsewhere)
+    assert not isinstance(open_engine(policy), LazyEngine)
+
+
+def test_accelerators_are_told_by_their_drivers_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with monkeypatch.context() as only:
+        only.setattr(identity.os.path, "exists", lambda path: path == "/dev/nvidiactl")
+        found = identity.accelerators()
+    assert found["drivers"] == ["/dev/nvidiactl"]
+    assert found["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_it_answers_like_the_checkpoint(folder: Path) -> None:
