@@ -9,7 +9,7 @@ from pathlib import Path
 from alignbench.compare.results import RecordedOutputs
 from alignbench.engines import RECORDED
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import TEXT_ONLY, Asked, Join, Recording, open_recording
+from alignbench.engines.recorded import TEXT_ONLY, Asked, Join, Recording, open_recording, stripped
 from alignbench.errors import UsageError
 from alignbench.tasks.registry import list_entries
 from alignbench.tasks.types import Document, Task
@@ -86,9 +86,9 @@ _ASKS = {"multiple_choice": "log-likelihoods", "preference": "rewards"}
 
 def _asked(document: Document) -> Asked:
     instruction = document.fields.get("instruction")
-    return Asked(
-        document.doc_id, document.prompt, instruction if isinstance(instruction, str) else document.prompt
-    )
+    if not isinstance(instruction, str):  # the whole prompt is the instruction, and an input is within it
+        return Asked(document.doc_id, document.prompt, document.prompt)
+    return Asked(document.doc_id, document.prompt, instruction, stripped(document.fields.get("input")))
 
 
 def _join(recording: Recording, asked: Mapping[str, Sequence[Asked]]) -> Recorded:

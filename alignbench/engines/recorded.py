@@ -1,9 +1,10 @@
 """Recorded policies: outputs that exist already, read from a file and joined to a task's documents.
 
-Every row holds an output (``output`` or ``response``) and says what it answers, by the first of these
-columns that it has: ``doc_id`` (with ``task``), ``prompt``, ``instruction``. Joins are exact. ``generator``
-(or ``policy``) says who wrote the row, where a file holds the outputs of several. So these are read: rows of
-one's own, the ``samples.parquet`` of a run, AlpacaEval's model outputs, Self-Instruct's predictions.
+Every row holds an output (``output`` or ``response``) and says what it answers, by the first of these columns
+that it has: ``doc_id`` (with ``task``), ``prompt``, ``instruction`` (with ``input``, where the document has
+one). Joins are exact. ``generator`` (or ``policy``) says who wrote the row, where a file holds the outputs of
+several. So these are read: rows of one's own, the ``samples.parquet`` of a run, AlpacaEval's model outputs,
+Self-Instruct's predictions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ TEXT_ONLY = "recorded outputs can only be scored as text"
 @dataclass(frozen=True)
 class Record:
     """One row: ``output`` to what the column ``by`` calls ``key``. ``number`` counts rows from 1; ``task``
-    None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``output`` None:
+    None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``input``: the
+    same for a join by ``instruction``, stripped, None where the row has no such column; ``output`` None:
     there is none (null in the file)."""
 
     number: int
@@ -36,16 +38,18 @@ class Record:
     by: str
     key: str
     prompt: str | None
+    input: str | None
     output: str | None
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What of a document a record may be joined to."""
+    """What of a document a record may be joined to. ``input``: what belongs to its instruction, stripped."""
 
     doc_id: str
     prompt: str
     instruction: str
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Recording:
 
         Raises:
             UsageError: no record matches; two rows give one document different outputs; an instruction that
-                several documents share; a ``doc_id`` whose prompt is another; a ``doc_id`` without a task.
+                several documents share, or whose input is another; a ``doc_id`` whose prompt is another; a
+                ``doc_id`` without a task.
         """
         index = _Index(documents)
         outputs: dict[str, tuple[str, int]] = {}
@@ -127,6 +132,14 @@ class Recording:
                 f"{self._row(record)}: {len(found)} documents of {task} have the instruction "
                 f"{_clip(record.key)!r}; give their whole 'prompt', or 'doc_id'"
             )
+        if record.by == "instruction":
+            other = next((document for document in found if document.input != (record.input or "")), None)
+            if other is not None:
+                has = "it has no input" if record.input is None else f"its input is {_clip(record.input)!r}"
+                raise UsageError(
+                    f"{self._row(record)}: {has} where the document {other.doc_id} of {task}, of the same "
+                    f"instruction, has {_clip(other.input)!r}; join by the whole 'prompt' instead"
+                )
         if record.by == "doc_id" and record.prompt is not None:
             other = next((document for document in found if document.prompt != record.prompt), None)
             if other is not None:
@@ -171,8 +184,9 @@ def open_recording(policy: Policy) -> Recording:
     """Read the file of a policy of kind ``recorded``: JSON, JSONL, CSV, TSV or Parquet, also gzipped.
 
     Raises:
-        UsageError: no such file, an option that only a model has, a row without an output or without what it
-            answers, or several generators and none (or none of them) named by ``?generator=``.
+        UsageError: no such file, a folder, an option that only a model has, a row without an output or
+            without what it answers, or several generators and none (or none of them) named by
+            ``?generator=``.
     """
     what = f"policy {policy.spec!r}"
     for option in policy.options:
@@ -181,6 +195,8 @@ def open_recording(policy: Policy) -> Recording:
                 f"{what}: {option!r} is for a model that is run, and these outputs exist; leave it out"
             )
     path = Path(policy.target).expanduser()
+    if path.is_dir():
+        raise UsageError(f"{what}: {path} is a folder; name the file of outputs in it")
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"{what}: no file {path}{nearest(path.name, siblings)}; check the path")
@@ -194,27 +210,50 @@ def open_recording(policy: Policy) -> Recording:
 def _of_generator(
     rows: list[tuple[int, dict[str, Any]]], wanted: str | None, what: str
 ) -> tuple[str | None, list[tuple[int, dict[str, Any]]]]:
-    """The rows of one generator, and its name; all rows where the file names none."""
-    column = next((name for name in GENERATORS if any(row.get(name) for _, row in rows)), None)
-    if column is None:
+    """The rows of one generator, and its name; all rows where the file names none.
+
+    Of two naming columns the first that holds ``wanted`` counts, else the first that tells rows apart.
+    """
+    named = {column: found for column in GENERATORS if (found := _names(rows, column))}
+    if not named:
         if wanted is not None:
             raise UsageError(f"{what}: the file names no generator; leave ?generator= out")
         return None, rows
+    column = next(
+        (column for column, found in named.items() if wanted in found),
+        next((column for column, found in named.items() if len(found) > 1), next(iter(named))),
+    )
     bare = next((number for number, row in rows if not row.get(column)), None)
     if bare is not None:
         raise UsageError(f"{what}: row {bare} names no {column}, and other rows do; name it in every row")
-    names = list(dict.fromkeys(str(row[column]) for _, row in rows))
-    listed = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+    names = named[column]
+    listed = _listed(names)
     if wanted is None and len(names) > 1:
         raise UsageError(f"{what}: the file holds outputs of {listed}; choose one with ?generator=NAME")
     if wanted is not None and wanted not in names:
         raise UsageError(f"{what}: no generator {wanted!r}{nearest(wanted, names)}; the file has {listed}")
     chosen = wanted or names[0]
-    return chosen, [(number, row) for number, row in rows if str(row.get(column)) == chosen]
+    kept = [(number, row) for number, row in rows if str(row[column]) == chosen]
+    for other in named:
+        if len(held := _names(kept, other)) > 1:
+            raise UsageError(
+                f"{what}: the rows whose {column} is {chosen} are of several in the column {other}: "
+                f"{_listed(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
+            )
+    return chosen, kept
+
+
+def _names(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> list[str]:
+    return list(dict.fromkeys(str(row[column]) for _, row in rows if row.get(column)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 
 def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
-    name = next((name for name in OUTPUTS if name in row), None)
+    present = sorted((name for name in OUTPUTS if name in row), key=lambda name: row[name] is None)
+    name = next(iter(present), None)  # one with text before one that is null
     by = next((key for key in KEYS if row.get(key) not in (None, "")), None)
     if name is None or by is None:
         raise UsageError(
@@ -230,8 +269,14 @@ def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
         by=by,
         key=str(row[by]),
         prompt=prompt if isinstance(prompt, str) else None,
+        input=stripped(row["input"]) if "input" in row else None,
         output=output,
     )
+
+
+def stripped(value: object) -> str:
+    """An ``input`` as it is compared: no text where there is none, no white space around it."""
+    return "" if value is None else str(value).strip()
 
 
 def _clip(text: str, most: int = 60) -> str:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ def read_rows(path: Path) -> list[Row]:
     A JSON file is a list of objects, an object with exactly one such list in it, or JSON lines.
 
     Raises:
-        UsageError: unknown format, no rows, or content that is not of the format (with the line).
+        UsageError: unknown format, no rows, content that is not of the format (with the line), or half a
+            character in a row.
     """
     suffix = format_of(path)
     if suffix is None:
@@ -60,6 +62,13 @@ def _parse_text(raw: bytes, suffix: str, path: Path) -> list[Row]:
     text = raw.decode("utf-8-sig")
     if suffix in (".csv", ".tsv"):
         return _parse_table(text, "," if suffix == ".csv" else "\t", path)
+    rows = _parse_json(text, suffix, path)
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # only such an escape can stand for half a character
+        _refuse_halves(rows, path)
+    return rows
+
+
+def _parse_json(text: str, suffix: str, path: Path) -> list[Row]:
     if suffix == ".json":
         try:
             return _rows_of_json(json.loads(text), path)
@@ -67,6 +76,18 @@ def _parse_text(raw: bytes, suffix: str, path: Path) -> list[Row]:
             if error.msg != "Extra data":  # several objects: JSON lines under a .json name, common on the hub
                 raise _broken(path, error.lineno, error.msg) from error
     return list(_parse_lines(text, path))
+
+
+def _refuse_halves(rows: list[Row], path: Path) -> None:
+    """A lone surrogate, which JSON can spell, is no Unicode text (RFC 8259, 8.2): nothing can write it."""
+    for number, row in enumerate(rows, start=1):
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise UsageError(
+                f"{path}: row {number} holds {half} alone, half of a surrogate pair; remove it"
+            ) from error
 
 
 def _parse_lines(text: str, path: Path) -> Iterator[Row]:

@@ -129,6 +129,23 @@ def test_what_cannot_be_asked_of_a_recording(compare, recorded, rules, tasks, me
     assert rules.computed == 0
 
 
+def test_an_input_belongs_to_its_instruction(compare, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "asks.jsonl", [{"instruction": "Sort", "input": "1 2"}])
+    write_jsonl(tmp_path / "same.jsonl", [{"instruction": "Sort", "input": "1 2 ", "output": "x"}])
+    write_jsonl(tmp_path / "other.jsonl", [{"instruction": "Sort", "input": "3 4", "output": "x"}])
+    asks = [f"prompts:{tmp_path / 'asks.jsonl'}"]
+    found = compare(f"recorded:{tmp_path / 'same.jsonl'}", tasks=asks)
+    assert found.recorded[0].missing == 0
+    with pytest.raises(UsageError, match="row 1: its input is '3 4' where the document 00000 of"):
+        compare(f"recorded:{tmp_path / 'other.jsonl'}", tasks=asks)
+
+
+def test_half_a_character_in_the_prompts_is_refused(compare, recorded, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "asks.jsonl", [{"prompt": "fine"}, {"prompt": "half \udc00"}])
+    with pytest.raises(UsageError, match=r"asks\.jsonl: row 2 holds \\udc00 alone"):
+        compare(recorded("one", "please"), tasks=[f"prompts:{tmp_path / 'asks.jsonl'}"])
+
+
 def test_one_recording_alone(compare, recorded) -> None:
     found = compare(recorded("one", "please"))
     assert found.verdict.startswith("one scores 100 % [")

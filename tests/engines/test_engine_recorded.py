@@ -125,6 +125,73 @@ def test_an_instruction_that_several_documents_share(record) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("columns", "document", "says"),
+    [
+        ({"input": "3 4"}, "1 2", "row 1: its input is '3 4' where the document a of t.* has '1 2'; join by"),
+        ({"input": None}, "1 2", "its input is '' where"),
+        ({"input": "3 4"}, "", "its input is '3 4' where the document a of t.* has ''"),
+        ({}, "1 2", "row 1: it has no input where .* join by the whole 'prompt' instead"),
+    ],
+)
+def test_an_instruction_with_another_input(record, columns, document: str, says: str) -> None:
+    documents = [Asked("a", f"Sort: {document}", "Sort", document)]
+    with pytest.raises(UsageError, match=says):
+        record([{"instruction": "Sort", "output": "x", **columns}]).join("t", documents, only=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "document"),
+    [({"input": " 1 2\n"}, "1 2"), ({"input": ""}, ""), ({"input": None}, ""), ({}, "")],
+)
+def test_an_instruction_with_the_same_input(record, columns, document: str) -> None:
+    documents = [Asked("a", f"Sort: {document}", "Sort", document)]
+    recording = record([{"instruction": "Sort", "output": "x", **columns}])
+    assert recording.join("t", documents, only=True).outputs == {"a": "x"}
+
+
+def test_a_join_by_prompt_asks_for_no_input(record) -> None:
+    """As Self-Instruct's predictions have it: the prompt holds the input."""
+    row = {"prompt": "Sort: 1 2", "instruction": "Sort", "response": "x"}
+    found = record([row]).join("t", [Asked("a", "Sort: 1 2", "Sort", "1 2")], only=True)
+    assert found.outputs == {"a": "x"}
+
+
+def test_of_two_output_columns_the_one_with_text(record) -> None:
+    rows = [
+        {"doc_id": "d0", "output": None, "response": "x"},
+        {"doc_id": "d1", "output": "y", "response": "z"},
+        {"doc_id": "d2", "output": None, "response": None},
+    ]
+    found = join(record(rows))
+    assert found.outputs == {"d0": "x", "d1": "y"}
+    assert found.missing == ("d2",)
+
+
+def test_half_a_character_is_refused(record) -> None:
+    """At reading, not when the report is written."""
+    rows = [{"doc_id": "d0", "output": "\U0001f600"}, {"doc_id": "d1", "output": "a\ud800b"}]
+    assert join(record(rows[:1])).outputs == {"d0": "\U0001f600"}  # a whole pair in the file
+    with pytest.raises(UsageError, match=r"out\.jsonl: row 2 holds \\ud800 alone.*; remove it"):
+        record(rows)
+
+
+def test_two_columns_that_name_the_writer(record) -> None:
+    def row(generator: str, policy: str, output: str) -> dict[str, Any]:
+        return {"doc_id": "d0", "output": output, "generator": generator, "policy": policy}
+
+    rows = [row("alpha", "sft", "x"), row("alpha", "ppo", "y")]
+    with pytest.raises(UsageError, match=r"holds outputs of sft, ppo; choose one with \?generator=NAME"):
+        record(rows)
+    with pytest.raises(
+        UsageError, match="whose generator is alpha are of several in the column policy: sft, "
+    ):
+        record(rows, "?generator=alpha")
+    assert join(record(rows, "?generator=ppo")).outputs == {"d0": "y"}
+    pairs = [row("alpha", "sft", "x"), row("beta", "ppo", "y")]  # two names of the same two
+    assert join(record(pairs, "?generator=beta")).outputs == {"d0": "y"}
+
+
 def test_generators(record) -> None:
     rows = [
         {"instruction": "Say hello.", "output": "hi", "generator": "alpha"},
@@ -190,6 +257,8 @@ def test_no_file_and_no_engine(tmp_path: Path) -> None:
     policy = parse_policy(f"recorded:{tmp_path}/output.jsonl")
     with pytest.raises(UsageError, match=r"no file .*output\.jsonl \(did you mean 'outputs\.jsonl'\?\)"):
         open_recording(policy)
+    with pytest.raises(UsageError, match=r"is a folder; name the file of outputs in it"):
+        open_recording(parse_policy(f"recorded:{tmp_path}"))
     with pytest.raises(UsageError, match="recorded outputs have no model to run"):
         open_engine(policy)
 
