@@ -32,7 +32,7 @@ def read_record(folder: Path | None, name: str = "run.json") -> dict[str, Any]:
         return {}
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -121,7 +121,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the line that a kill cut short
         if isinstance(record, dict):
             yield record

@@ -315,7 +315,7 @@ def from_json(text: str, where: str = FILE) -> Comparison:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested deeper than the parser goes
         raise UsageError(f"{where} is not JSON ({error}); run compare again to write it anew") from None
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os.path import dirname
@@ -80,25 +80,31 @@ class Catalogue:
             return held
         when = max((stat.st_mtime for stat in stats.values()), default=0.0)
         date = f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M}" if when else ""
+        if not stats:
+            return stamp, Unread(key, folder, f"{folder} cannot be looked into" if files else EMPTY)
+        try:
+            return stamp, self._read(key, folder, stats, date)
+        except AlignbenchError as error:
+            reason = str(error)
+        except Exception as error:  # whatever one folder holds, it does not hide the others
+            reason = f"{folder} cannot be read ({type(error).__name__}: {error}); repair it or move it away"
+        return stamp, Unread(key, folder, reason, date)
+
+    def _read(self, key: str, folder: Path, stats: Mapping[str, os.stat_result], date: str) -> Entry:
         links = [name for name, stat in stats.items() if S_ISLNK(stat.st_mode)]
         outside = [name for name in links if not (folder / name).resolve().is_relative_to(self.root)]
         if outside:
-            return stamp, Unread(key, folder, f"{outside[0]} is a link that leads out of {self.root}", date)
-        if not stats:
-            return stamp, Unread(key, folder, EMPTY)
-        try:
-            if RESULTS in files:
-                return stamp, run_entry(key, read_run(folder), date)
-            return stamp, training_entry(key, folder)
-        except AlignbenchError as error:
-            return stamp, Unread(key, folder, str(error), date)
+            return Unread(key, folder, f"{outside[0]} is a link that leads out of {self.root}", date)
+        if RESULTS in stats:
+            return run_entry(key, read_run(folder), date)
+        return training_entry(key, folder)
 
 
 def _lstat(path: Path) -> os.stat_result | None:
-    """None where the file went away between the walk and now."""
+    """None where the file went away between the walk and now, or its folder may not be entered."""
     try:
         return os.lstat(path)
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -214,7 +214,7 @@ def training_entry(key: str, folder: Path) -> TrainingEntry | Unread:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         lines = _tail(folder / METRICS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Unread(key, folder, f"{folder / RECORD} or {METRICS} cannot be read ({error})")
     config = record.get("config") if isinstance(record, dict) else None
     if not isinstance(config, dict):
@@ -252,7 +252,7 @@ def _last(lines: Sequence[bytes], key: str) -> Any:
     for text in reversed(lines):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and key in line:
             return line if key == "reward" else line[key]

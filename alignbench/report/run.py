@@ -77,7 +77,7 @@ def read_run(folder: Path) -> Run:
     folder = folder.parent if folder.is_file() else folder
     try:
         manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         manifest = {}
     return Run(folder, results, manifest if isinstance(manifest, dict) else {})
 

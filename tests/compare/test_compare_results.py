@@ -83,6 +83,7 @@ def test_unknown_fields_are_ignored_and_wrong_ones_named() -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "schema None"),
         ('{"schema": 2}', "schema 2 where this version reads 1; update alignbench"),
         ('{"schema": 0}', "run compare again"),

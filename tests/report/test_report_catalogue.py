@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from alignbench.report import catalogue
 from alignbench.report.catalogue import RUN_COLUMNS, Catalogue, arrange, natural
-from alignbench.report.entries import Figure, RunEntry, Unread
+from alignbench.report.entries import Figure, RunEntry, TrainingEntry, Unread
 
 
 @pytest.fixture
@@ -61,6 +62,47 @@ def test_a_run_whose_folder_vanished_after_the_scan(root: Path) -> None:
     held.scan()
     shutil.rmtree(root / "b")
     assert not isinstance(held.find("b"), RunEntry)
+
+
+def test_one_broken_folder_hides_no_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = "[" * 100_000
+    (root / "a" / "run" / "results.json").write_text(deep)
+    for name, record, line in (("c", deep, "{}"), ("d", '{"config": {}, "kind": "sft"}', deep)):
+        (root / name).mkdir()
+        (root / name / "run.json").write_text(record)
+        (root / name / "metrics.jsonl").write_text('{"step": 3}\n' + line[:50_000])  # within the tail
+    shutil.copytree(root / "b", root / "e")
+    (root / "e" / "run.json").write_text(deep)  # a manifest is a courtesy
+    shutil.copytree(root / "b", root / "f")
+    (root / "g").mkdir()
+    (root / "g" / "results.json").symlink_to("results.json")  # a circle
+    real = catalogue.read_run
+
+    def read(folder: Path) -> Any:
+        if folder.name == "f":
+            raise ZeroDivisionError("a fault nobody thought of")
+        return real(folder)
+
+    monkeypatch.setattr(catalogue, "read_run", read)
+    held = Catalogue(root)
+    entries = {entry.key: entry for entry in held.scan()}
+    kinds = {key: type(entry) for key, entry in entries.items()}
+    assert kinds == {
+        "a/run": Unread,
+        "b": RunEntry,
+        "c": Unread,
+        "d": TrainingEntry,
+        "e": RunEntry,
+        "f": Unread,
+        "g": Unread,
+    }
+    said = {key: entry.error for key, entry in entries.items() if isinstance(entry, Unread)}
+    assert "results.json is not JSON" in said["a/run"]
+    assert "run.json or metrics.jsonl cannot be read" in said["c"]
+    assert "ZeroDivisionError: a fault nobody thought of" in said["f"]
+    assert isinstance(entries["d"], TrainingEntry)
+    assert entries["d"].step == 3
+    assert isinstance(held.find("f"), Unread)
 
 
 def test_links_within_the_root_are_followed_but_not_out_of_it(root: Path, folder: Path) -> None:
