@@ -184,7 +184,7 @@ def peek(path: Path) -> dict[str, Any]:
         pass
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except Exception:  # PyYAML lets through whatever a bad scalar makes its constructors raise
         return {}
     return raw if isinstance(raw, dict) else {}
 

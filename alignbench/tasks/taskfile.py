@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from alignbench.errors import UsageError
 
 EXTENDS = "extends"
+DEEPEST = 50
+"""How deep lists and mappings may lie in each other."""
 Location = tuple[Any, ...]
 """Path of a key or list item: ``("metrics", 0, "name")``."""
 
@@ -76,7 +78,9 @@ def _extended(at: Path, name: Any, files: list[Path]) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text)
+        raw = yaml.load(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     except yaml.MarkedYAMLError as error:
@@ -90,18 +94,58 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Safe YAML that refuses a key given twice instead of keeping the last."""
+    """Safe YAML that refuses a key given twice instead of keeping the last, a key that is a list or mapping,
+    and a value that holds itself; whatever it refuses, the error has the line."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        _check_circles(node, (), set())
+        return node
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # PyYAML's own, of a bad scalar
+            reason = f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                _refuse("a key is a word, not a list or mapping", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} twice", key.start_mark
-                )
+                _refuse(f"key {key.value!r} twice", key)
             seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what lies too deep, by the stream of events: making nodes of it could end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            _refuse(f"lists or mappings over {DEEPEST} deep", event)
+
+
+def _check_circles(node: Any, around: tuple[Any, ...], done: set[int]) -> None:
+    """Refuse a node that lies in itself (``&a [*a]``), or too deep by way of anchors."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
+        return
+    if any(node is outer for outer in around):
+        _refuse("a value holds itself", node)
+    if len(around) == DEEPEST:
+        _refuse(f"lists or mappings over {DEEPEST} deep", node)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(item,) for item in node.value]
+    for inner in (part for pair in pairs for part in pair):
+        _check_circles(inner, (*around, node), done)
+    done.add(id(node))
+
+
+def _refuse(problem: str, at: Any) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, problem, at.start_mark)
 
 
 def _lines(text: str) -> dict[Location, int]:

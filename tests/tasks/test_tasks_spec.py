@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from alignbench.errors import UsageError
-from alignbench.tasks.spec import problems_of, read_spec
+from alignbench.tasks.spec import peek, problems_of, read_spec
 
 GOOD = """\
 task: riddles
@@ -85,3 +86,37 @@ def test_no_mapping_and_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"cannot be read|not valid YAML"):
         read_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("? [a, b]\n: c", r"line 11: not valid YAML \(a key is a word, not a list or mapping\)"),
+        ("? {a: b}\n: c", r"line 11: not valid YAML \(a key is a word, not a list or mapping\)"),
+        ("generation: {? [a] : c}", r"line 11: not valid YAML \(a key is a word, not a list or mapping\)"),
+        ("notes: &a [*a]", r"line 11: not valid YAML \(a value holds itself\)"),
+        ("notes: &a\n  x: {y: *a}", r"line 11: not valid YAML \(a value holds itself\)"),
+        ("? &a [*a]\n: c", r"line 11: not valid YAML \(a value holds itself\)"),
+        ("notes: " + "[" * 60 + "]" * 60, r"line 11: not valid YAML \(lists or mappings over 50 deep\)"),
+        ("notes: 2020-99-99", r"line 11: not valid YAML \('2020-99-99' is no timestamp\)"),
+        ("notes: !!int often", r"line 11: not valid YAML \('often' is no int\)"),
+        ("notes: !!bool often", r"line 11: not valid YAML \('often' is no bool\)"),
+    ],
+)
+def test_yaml_that_no_task_can_be_read_from(line: str, says: str, tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + line + "\n")
+    (problem,) = problems_of(path)
+    assert re.fullmatch(rf"{re.escape(str(path))}, {says}; mend this line", problem)
+    with pytest.raises(UsageError, match=says):
+        read_spec(path)
+    peek(path)
+
+
+def test_yaml_nested_deeper_than_any_parser_goes(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "notes: " + "[" * 100_000 + "]" * 100_000))
+    assert problem.endswith("line 1: not valid YAML (lists or mappings over 50 deep); mend this line")
+
+
+def test_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
+    text = GOOD.replace("0.25, margin: 0.02", "&level 0.25, margin: *level")
+    assert read_spec(write(tmp_path, text)).metrics[0].margin == 0.25
