@@ -117,6 +117,23 @@ def test_a_second_comparison_computes_nothing(compare, rules, tmp_path: Path) ->
     assert rules.computed == 2 * paid
 
 
+def test_fresh_opens_policies_and_judges_afresh(compare, rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules.reward_model()
+    asked: list[bool] = []
+
+    def opened(policy, *, fresh: bool = False, **options):
+        asked.append(fresh)
+        return rules.open(policy, **options)
+
+    monkeypatch.setattr("alignbench.engines.open_engine", opened)
+    compare()
+    assert not any(asked)
+    often = len(asked)
+    assert often >= 3  # two policies and the reward model
+    compare(fresh=True)
+    assert asked[often:].count(True) >= 3
+
+
 def test_a_new_policy_pays_for_itself_alone(compare, rules) -> None:
     compare()
     paid = rules.computed
