@@ -67,7 +67,7 @@ def tax(gains: Sequence[TaskGain], level: float = 0.95) -> Tax:
     if stderr > 0:
         df = math.fsum(variances) ** 2 / math.fsum(v * v / d for v, d in zip(variances, dfs))
         half = critical(level, df) * stderr
-        ci, p = (mean - half, mean + half), two_sided(mean / stderr, df)
+        ci, p = (max(-1.0, mean - half), min(1.0, mean + half)), two_sided(mean / stderr, df)  # of rates
     return Tax(names, mean, stderr, ci, p, _normalised(used), regressed, left_out)
 
 

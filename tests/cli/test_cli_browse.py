@@ -34,6 +34,8 @@ def start(root: Path, *options: str, **environment: str) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
+        # a shell's background job ignores Ctrl-C, and so would the child that inherits it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
