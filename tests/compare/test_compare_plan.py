@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_default_tasks_are_those_of_the_default_suite_with_data(plan, tasks_dir:
     (tasks_dir / "toys" / "sums.jsonl").unlink()
     made = plan(tasks=None)
     assert [task.name for task in made.tasks] == ["toy_asks"]
-    assert "without data: toy_sums" in made.notes[0]
+    assert re.search("without data: .*toy_sums", made.notes[0])  # beside the shipped tasks
     (tasks_dir / "toys" / "asks.jsonl").unlink()
     with pytest.raises(UsageError, match="the data of no general task were found"):
         plan(tasks=None)
