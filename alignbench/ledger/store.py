@@ -221,7 +221,7 @@ def _prepare(connection: sqlite3.Connection) -> int:
     """Make the tables of a new ledger; returns the version of the ledger's schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("BEGIN IMMEDIATE")
         for statement in filter(str.strip, TABLES.split(";")):
             connection.execute(statement)
@@ -230,6 +230,20 @@ def _prepare(connection: sqlite3.Connection) -> int:
         version = SCHEMA
     connection.execute("PRAGMA synchronous = FULL")
     return int(version)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait here as it does elsewhere where another process makes the same
+    ledger at this moment, so we do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _chunks(keys: list[str]) -> Iterator[list[str]]:

@@ -8,7 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,8 @@ def test_a_batch_is_kept_whole_or_not_at_all(ledger: Ledger, tmp_path: Path) -> 
 
 WRITER = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from alignbench.ledger import Ledger
 with Ledger.open(Path(sys.argv[1])) as ledger:
@@ -151,6 +155,23 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     with Ledger.open(tmp_path) as ledger:
         assert len(ledger.get("x", [f"{name}-{i}" for name in "ab" for i in range(100)])) == 200
+
+
+def test_many_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    writers = 8
+    start = threading.Barrier(writers)
+
+    def write(folder: Path, name: int) -> None:
+        start.wait()
+        with Ledger.open(folder) as ledger:
+            ledger.put("x", {str(name): {"i": name}})
+
+    with ThreadPoolExecutor(writers) as pool:
+        for turn in range(20):
+            folder = tmp_path / str(turn)
+            list(pool.map(write, [folder] * writers, range(writers)))
+            with Ledger.open(folder) as ledger:
+                assert len(ledger.get("x", [str(name) for name in range(writers)])) == writers
 
 
 def test_the_default_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
