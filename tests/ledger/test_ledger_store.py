@@ -8,9 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,8 +75,6 @@ def test_a_batch_is_kept_whole_or_not_at_all(ledger: Ledger, tmp_path: Path) -> 
 
 WRITER = """
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from alignbench.ledger import Ledger
 with Ledger.open(Path(sys.argv[1])) as ledger:
@@ -157,21 +153,31 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
         assert len(ledger.get("x", [f"{name}-{i}" for name in "ab" for i in range(100)])) == 200
 
 
-def test_many_open_a_new_ledger_at_once(tmp_path: Path) -> None:
-    writers = 8
-    start = threading.Barrier(writers)
+class Contended:
+    """A connection whose switch to WAL is refused ``n`` times, as SQLite does without waiting where another
+    process makes the same ledger at this moment."""
 
-    def write(folder: Path, name: int) -> None:
-        start.wait()
-        with Ledger.open(folder) as ledger:
-            ledger.put("x", {str(name): {"i": name}})
+    def __init__(self, n: int, code: int = sqlite3.SQLITE_BUSY) -> None:
+        self.refusals, self.code, self.asked = n, code, 0
 
-    with ThreadPoolExecutor(writers) as pool:
-        for turn in range(20):
-            folder = tmp_path / str(turn)
-            list(pool.map(write, [folder] * writers, range(writers)))
-            with Ledger.open(folder) as ledger:
-                assert len(ledger.get("x", [str(name) for name in range(writers)])) == writers
+    def execute(self, statement: str) -> None:
+        assert statement == "PRAGMA journal_mode = WAL"
+        self.asked += 1
+        if self.asked <= self.refusals:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.code
+            raise error
+
+
+def test_the_switch_to_wal_is_tried_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Contended(3)
+    store._write_ahead(connection)  # type: ignore[arg-type]
+    assert connection.asked == 4
+    with pytest.raises(sqlite3.OperationalError):
+        store._write_ahead(Contended(1, sqlite3.SQLITE_READONLY))  # type: ignore[arg-type]
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store._write_ahead(Contended(10_000))  # type: ignore[arg-type]
 
 
 def test_the_default_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
