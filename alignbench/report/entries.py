@@ -46,7 +46,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A finished run. ``preferred``: the highest win-rate against the win reference by the first judge;
+    """A finished run. ``preferred``: the highest win-rate against the win reference by the first judge
+    that is shown to beat a coin, else by the first;
     ``tax``: that policy's, else the heaviest; ``others``: the first headline tasks where there is neither."""
 
     key: str
@@ -165,7 +166,10 @@ def run_entry(key: str, run: Run, written: str = "") -> RunEntry:
 
 
 def _preferred(run: Run) -> tuple[str, Figure] | None:
-    reference, judge = run.results.win_reference, next(iter(run.judge_names), None)
+    # a judge that is not shown to beat a coin speaks only where there is no other
+    judge = next(iter(sorted(run.judge_names, key=lambda name: name in run.coins)), None)
+    coin = judge in run.coins
+    reference = run.results.win_reference
     rates = [
         oriented(rate, rate.a if rate.b == reference else rate.b)
         for rate in run.results.win_rates
@@ -175,8 +179,9 @@ def _preferred(run: Run) -> tuple[str, Figure] | None:
     if not known:
         return None
     value, rate = max(known, key=lambda pair: pair[0])
-    about = f"{rate.a} over {rate.b} by {rate.judge}, n = {count(rate.n)}"
-    return rate.a, Figure(value, rate.ci, about, verdict=rate.verdict)
+    by = f"{rate.judge}, not shown to beat a coin" if coin else rate.judge
+    about = f"{rate.a} over {rate.b} by {by}, n = {count(rate.n)}"
+    return rate.a, Figure(value, rate.ci, about, verdict=None if coin else rate.verdict)
 
 
 def _tax(results: Comparison, policy: str | None) -> Figure | None:

@@ -63,16 +63,18 @@ def read_taskfile(path: Path) -> TaskFile:
 
 
 def _extended(at: Path, name: Any, files: list[Path]) -> Path:
-    line = _lines(at.read_text(encoding="utf-8"))[(EXTENDS,)]
-    where = f"{at}, line {line}: {EXTENDS!r}"
+    def refusal(problem: str) -> UsageError:
+        line = _lines(at.read_text(encoding="utf-8"))[(EXTENDS,)]
+        return UsageError(f"{at}, line {line}: {EXTENDS!r}: {problem}")
+
     if not isinstance(name, str) or Path(name).name != name or Path(name).suffix not in (".yaml", ".yml"):
-        raise UsageError(f"{where}: name a task file of the same folder, such as other.yaml, not {name!r}")
+        raise refusal(f"name a task file of the same folder, such as other.yaml, not {name!r}")
     target = at.with_name(name)
     if not target.is_file():
-        raise UsageError(f"{where}: {target} does not exist; name a task file of the same folder")
+        raise refusal(f"{target} does not exist; name a task file of the same folder")
     if target in files:
         circle = " → ".join(file.name for file in [*files[files.index(target) :], target])
-        raise UsageError(f"{where}: the files extend each other in a circle ({circle}); take one of them out")
+        raise refusal(f"the files extend each other in a circle ({circle}); take one of them out")
     return target
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -85,6 +86,29 @@ def test_index_shows_the_best_liked_policy_and_its_tax(server: Server) -> None:
     assert run["preferred"]["value"] == pytest.approx(max(rates))
     assert run["preferred"]["about"] == "ppo-ptx over sft by gold, n = 240"
     assert run["tax"]["value"] == next(r for r in results["tax"] if r["policy"] == "ppo-ptx")["mean_gain"]
+
+
+def test_index_believes_no_judge_that_may_be_a_coin(server: Server) -> None:
+    path = server.catalogue.root / "deep/full run/results.json"
+    before = path.read_text()
+
+    def preferred(*coins: str) -> dict[str, Any]:
+        results = json.loads(before)
+        for judge in results["judges"]:
+            judge["worth"] = "at_chance" if judge["name"] in coins else "above_chance"
+        path.write_text(json.dumps(results))
+        run = next(run for run in listing(server.catalogue)["runs"] if run["path"] == "deep/full run")
+        return dict(run["preferred"])
+
+    try:
+        by_gold, by_rm, by_none = preferred("rm"), preferred("gold"), preferred("gold", "rm")
+    finally:
+        path.write_text(before)
+    assert "by gold, n" in by_gold["about"]
+    assert by_gold["verdict"] == "better"
+    assert "by rm, n" in by_rm["about"]
+    assert "by gold, not shown to beat a coin, n" in by_none["about"]
+    assert by_none["verdict"] is None
 
 
 def test_report_is_the_file_with_ways_out_and_in_a_sandbox(server: Server, html: str) -> None:

@@ -23,7 +23,7 @@ Measures = dict[str, dict[str, float | None]]
 
 
 def seed_record(folder: Path, seed: int) -> dict[str, Any]:
-    """{seed, measures, curves, failures, judges} of a finished seed.
+    """{seed, measures, curves, failures, seconds} of a finished seed.
 
     Curves are PPO's own logs: a step's mean over its rollouts of the KL divergence from the SFT policy (nats
     a response), of the reward model's reward (before the KL penalty) and of gold helpfulness.
@@ -50,15 +50,15 @@ def seed_record(folder: Path, seed: int) -> dict[str, Any]:
 def result_measures(results: Comparison) -> Measures:
     """Win-rates over the opponent, every metric of every task (``TASK.METRIC``), and the tax (mean gain over
     the nlp tasks against base, so base has 0)."""
+    from alignbench.report.run import oriented
+
     measures: Measures = {}
     for judge, name in JUDGES.items():
         measures[name] = dict.fromkeys(ARMS)
         for row in results.win_rates:
-            if row.judge != judge or row.task is not None or OPPONENT not in (row.a, row.b):
-                continue
-            turned = row.a == OPPONENT
-            rate = None if row.win_rate is None else 1 - row.win_rate if turned else row.win_rate
-            measures[name][row.b if turned else row.a] = rate
+            if row.judge == judge and row.task is None and OPPONENT in (row.a, row.b):
+                arm = row.b if row.a == OPPONENT else row.a
+                measures[name][arm] = oriented(row, arm).win_rate
     for task in results.tasks:
         scores = {policy: score.mean for policy, score in task.scores.items()}
         measures[f"{task.task}.{task.metric}"] = scores

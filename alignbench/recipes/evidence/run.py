@@ -27,16 +27,14 @@ SCHEMA = 1
 POLL_SECONDS = 0.5
 NOTE_SECONDS = 5.0
 CURVE_BINS = 6
-FIRST_SEED, SEEDS = 20, 12
-"""Seeds below 20 were looked at to make the world and to choose the number of seeds (docs/pocket.md)."""
 SPANS = {"gold": (0.0, 1.0)}
 
 
 def evidence(
     out: Path,
     *,
-    n_seeds: int = SEEDS,
-    first_seed: int = FIRST_SEED,
+    n_seeds: int,
+    first_seed: int,
     jobs: int | None = None,
     scale: str = "full",
     quiet: bool = False,
