@@ -50,20 +50,6 @@ def pad_id(tokenizer: Any) -> int:
     return 0
 
 
-def start_token(tokenizer: Any) -> int:
-    """What an empty context counts as: BOS, else EOS (as lm-evaluation-harness does).
-
-    Raises:
-        UsageError: the tokenizer has neither.
-    """
-    for value in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if value is not None:
-            return int(value)
-    raise UsageError(
-        "an empty prompt or context needs a tokenizer with a BOS or EOS token; this one has neither"
-    )
-
-
 def pad_right(sequences: Sequence[Sequence[int]], pad: int) -> Tensor:
     """Long [B, T]. Causal attention never looks right, so that no mask is needed."""
     width = max(map(len, sequences))

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from alignbench.engines import heads
 from alignbench.engines.decode import Decoded, decode_batch
-from alignbench.engines.encoding import encode_pairs, encode_texts
+from alignbench.engines.inputs import Inputs, positions_of
 from alignbench.engines.plan import plan_batches
 from alignbench.engines.scoring import Scorer
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
-from alignbench.errors import UsageError, WorkError
+from alignbench.errors import WorkError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -62,12 +62,14 @@ class HFEngine:
         # an adapter's layers sit inside the base model, whose forward has named arguments
         self.module: Any = cast(Any, module).get_base_model() if hasattr(module, "get_base_model") else module
         self.tokenizer = tokenizer
-        self.prefix = prefix
-        self.templated = uses_template(tokenizer, chat_template)
+        positions = positions_of(self.module.config)
+        known = [n for n in (positions, window) if n is not None]
+        self.inputs = Inputs(
+            tokenizer, prefix=prefix, chat_template=chat_template, window=min(known) if known else None
+        )
         self.batch_tokens = batch_tokens or (32_768 if self.device.type == "cuda" else 8_192)
         self._identity = dict(identity or {"engine": "hf", "live": True})
         self._accepts = frozenset(inspect.signature(self.module.forward).parameters)
-        self._window = window
         self._parts = 1  # into how many pieces a planned batch is cut, once the accelerator's memory ran out
         self._warned = False
 
@@ -85,19 +87,11 @@ class HFEngine:
     @property
     def context_length(self) -> int | None:
         """Tokens that the model can attend to, where its config says so, and no more than ``window``."""
-        config = self.module.config.get_text_config()
-        keys = ("max_position_embeddings", "n_positions", "max_seq_len")
-        positions = next((n for key in keys if isinstance(n := getattr(config, key, None), int)), None)
-        known = [n for n in (positions, self._window) if n is not None]
-        return min(known) if known else None
+        return self.inputs.window
 
     def render(self, prompt: str) -> str:
         """The text that a prompt becomes, exactly as it is encoded (before BOS)."""
-        if not self.templated:
-            return self.prefix + prompt
-        turns = [{"role": "user", "content": self.prefix + prompt}]
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text
+        return self.inputs.render(prompt)
 
     def generate(
         self, requests: Sequence[Generate], *, held: Collection[int] = ()
@@ -109,12 +103,9 @@ class HFEngine:
             UsageError: sampling parameters out of range, or no room for any prompt.
         """
         heads.require_language_model(self.module)
-        for request in requests:
-            _check(request, self.context_length)
-        prompts = encode_texts(
-            self.tokenizer, [self.render(r.prompt) for r in requests], special=not self.templated
-        )
-        prompts, cuts = self._fit(prompts, [r.sampling.max_tokens for r in requests])
+        tokens = self.inputs.prompts(requests)
+        prompts, cuts = tokens.sequences, tokens.cuts
+        self._warn_cut(cuts)
         eos, pad = heads.eos_ids(self.module, self.tokenizer), heads.pad_id(self.tokenizer)
 
         def compute(rows: list[int]) -> list[Completion]:
@@ -139,24 +130,11 @@ class HFEngine:
         empty context counts as BOS (or EOS, where there is no BOS). What does not fit into the model's
         context is dropped on the left (with a warning)."""
         heads.require_language_model(self.module)
-        encoded = encode_pairs(
-            self.tokenizer,
-            [(self.render(r.context), r.continuation) for r in requests],
-            special=not self.templated,
-        )
-        window = self.context_length
-        sequences, starts, cuts = [], [], []
-        for ids, start in encoded:
-            if start == 0:
-                ids, start = [heads.start_token(self.tokenizer), *ids], 1
-            # the last token is only predicted, so one more than the context fits
-            surplus = max(0, len(ids) - window - 1) if window else 0
-            cuts.append(surplus)
-            sequences.append(ids[surplus:])
-            starts.append(max(1, start - surplus))
+        tokens = self.inputs.pairs(requests)
+        sequences, cuts = tokens.sequences, tokens.cuts
         self._warn_cut(cuts)
         lengths = [max(1, len(ids) - 1) for ids in sequences]
-        scorer = Scorer(self, sequences, starts)
+        scorer = Scorer(self, sequences, tokens.starts)
 
         def compute(rows: list[int]) -> list[Scored]:
             return [replace(scored, cut=cuts[i]) for i, scored in zip(rows, scorer(rows))]
@@ -168,14 +146,9 @@ class HFEngine:
     ) -> Iterator[list[tuple[int, Rewarded]]]:
         """Reward of each response; see ``Engine.reward``. Without a chat template the text is prompt,
         response and EOS; with one it is the template's two turns, up to the EOS that the template writes."""
-        if self.templated:
-            texts = [self._dialogue(r) for r in requests]
-            sequences = encode_texts(self.tokenizer, texts, special=False)
-        else:
-            pairs = [(self.prefix + r.prompt, r.response) for r in requests]
-            ends = self.tokenizer.eos_token_id is not None
-            sequences = [ids for ids, _ in encode_pairs(self.tokenizer, pairs, eos=ends)]
-        sequences, cuts = self._fit(sequences, [0] * len(requests))
+        tokens = self.inputs.rewards(requests)
+        sequences, cuts = tokens.sequences, tokens.cuts
+        self._warn_cut(cuts)
 
         def compute(rows: list[int]) -> list[Rewarded]:
             rewarded = heads.reward_batch(self, [sequences[i] for i in rows])
@@ -255,20 +228,6 @@ class HFEngine:
         }
         return self.module(input_ids=ids, **{k: v for k, v in arguments.items() if k in self._accepts})
 
-    def _fit(self, sequences: list[list[int]], extra: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-        """No sequence empty, and none so long that it and its ``extra`` tokens exceed the context; and how
-        many tokens each lost."""
-        if not all(sequences):
-            start = heads.start_token(self.tokenizer)
-            sequences = [ids or [start] for ids in sequences]
-        window = self.context_length
-        if window is None:
-            return sequences, [0] * len(sequences)
-        fitted = [ids[-(window - more) :] for ids, more in zip(sequences, extra)]
-        cuts = [len(whole) - len(rest) for whole, rest in zip(sequences, fitted)]
-        self._warn_cut(cuts)
-        return fitted, cuts
-
     def _warn_cut(self, cuts: Sequence[int]) -> None:
         """Say that texts were cut; a live module's engine, which is asked again and again, says it once."""
         n = sum(map(bool, cuts))
@@ -297,39 +256,6 @@ class HFEngine:
             text, finish = text[: min(found)], "stop"
         return Completion(
             text, tuple(prompt), row.token_ids, row.logprobs, row.sampling_logprobs, finish, cut
-        )
-
-    def _dialogue(self, request: Reward) -> str:
-        turns = [
-            {"role": "user", "content": self.prefix + request.prompt},
-            {"role": "assistant", "content": request.response},
-        ]
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        # white space behind EOS (ChatML's line break) was not there in training
-        ended = text.rstrip()
-        return ended if self.tokenizer.eos_token and ended.endswith(self.tokenizer.eos_token) else text
-
-
-def uses_template(tokenizer: Any, choice: str | None) -> bool:
-    """Whether prompts become turns of a chat: on, off (None), or auto (where there is a template)."""
-    has = bool(getattr(tokenizer, "chat_template", None))
-    if choice not in ("auto", "on", "off", None):
-        raise UsageError(f"chat_template={choice!r}: write auto, on or off")
-    if choice == "on" and not has:
-        raise UsageError("chat_template=on, but the tokenizer has no chat template; write chat_template=off")
-    return choice == "on" or (choice == "auto" and has)
-
-
-def _check(request: Generate, window: int | None) -> None:
-    s = request.sampling
-    if s.max_tokens < 1 or s.temperature < 0 or s.top_k < 0 or not 0 < s.top_p <= 1 or "" in s.stop:
-        raise UsageError(
-            f"{s}: max_tokens must be at least 1, temperature and top_k at least 0, top_p in (0, 1], "
-            "and a stop string must not be empty"
-        )
-    if window is not None and s.max_tokens >= window:
-        raise UsageError(
-            f"max_tokens {s.max_tokens} leaves no room for a prompt in the model's context of {window} tokens"
         )
 
 

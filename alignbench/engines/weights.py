@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 
 import torch
 
-from alignbench.engines.hf import HFEngine, uses_template
+from alignbench.engines.hf import HFEngine
 from alignbench.engines.identity import adapter_folder, content_of, digest_text, find_folder, read_prefix
+from alignbench.engines.inputs import uses_template
 from alignbench.engines.policy import Policy
 from alignbench.errors import UsageError, nearest
 

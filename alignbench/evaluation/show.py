@@ -75,5 +75,5 @@ def render(task: Task, policy: str | None) -> dict[str, Any]:
 
     engine: Any = open_engine(parse_policy(policy))
     text = engine.render(document.prompt)
-    ids = encode_texts(engine.tokenizer, [text], special=not engine.templated)[0]
+    ids = encode_texts(engine.tokenizer, [text], special=not engine.inputs.templated)[0]
     return shown | {"text": text, "token_ids": ids, "tokens": engine.tokenizer.convert_ids_to_tokens(ids)}

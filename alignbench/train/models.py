@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from alignbench.engines.heads import eos_ids
-from alignbench.engines.hf import uses_template
 from alignbench.engines.identity import find_folder
+from alignbench.engines.inputs import uses_template
 from alignbench.engines.policy import parse_policy
 from alignbench.errors import UsageError
 from alignbench.train.config import TrainConfig
