@@ -88,7 +88,7 @@ def forward_bytes(shape: Shape, itemsize: int) -> int:
 def fitting(room: float, each: int, cap: int) -> int:
     """The largest power of two of tokens, ``each`` bytes each, within ``room``; from ``LEAST`` to ``cap``."""
     tokens = max(LEAST, int(room // each))
-    return min(cap, 2 ** (tokens.bit_length() - 1))
+    return min(cap, 1 << (tokens.bit_length() - 1))
 
 
 def beside_weights(total: int, free: int, weights: int, idle: float) -> int:
