@@ -60,7 +60,7 @@ def encode_pairs(
     """
     if eos and tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no EOS token to end a text with")
-    moved = [_move_space(*pair) for pair in pairs]
+    moved = [move_space(*pair) for pair in pairs]
     contexts = sorted({context for context, _ in moved})  # choices share their context: encode it once
     lengths = dict(zip(contexts, map(len, encode_texts(tokenizer, contexts, special=special))))
     wholes = encode_texts(tokenizer, [context + rest for context, rest in moved], special=special)
@@ -81,6 +81,28 @@ def encode_pair(
     return encode_pairs(tokenizer, [(context, continuation)], eos=eos, max_length=max_length)[0]
 
 
-def _move_space(context: str, continuation: str) -> tuple[str, str]:
+def rolling_windows(n_ids: int, window: int | None) -> list[tuple[int, int, int]]:
+    """How a text that may be longer than the model's context is scored: in windows that together predict
+    every token once.
+
+    The first window predicts as many tokens as the context holds from the start token on; each further one as
+    many behind one token of the text, and the last, which has fewer to predict, behind as many tokens as fit.
+    These are the windows of lm-evaluation-harness's ``loglikelihood_rolling`` (``context_len`` 1).
+
+    Args:
+        n_ids: ids of the text, with the start token in front counted.
+        window: ids that the model can take at once; None: any number.
+
+    Returns:
+        ``(first, target, end)`` for each window: its ids are ``ids[first:end]``, of which the model gets all
+        but the last, and ``ids[target:end]`` are predicted. Empty where there is nothing to predict.
+    """
+    size = window or max(1, n_ids)
+    spans = [(target, min(target + size, n_ids)) for target in range(1, n_ids, size)]
+    return [(max(0, end - size - 1), target, end) for target, end in spans]
+
+
+def move_space(context: str, continuation: str) -> tuple[str, str]:
+    """White space at the end of the context goes to the beginning of the continuation."""
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation

@@ -29,10 +29,16 @@ class Generate:
 
 @dataclass(frozen=True)
 class Score:
-    """Log-likelihood of ``continuation`` after ``context``; the two are encoded as one text."""
+    """Log-likelihood of ``continuation`` after ``context``; the two are encoded as one text.
+
+    ``rolling``: the continuation is a whole document behind an empty context, which loses nothing where it is
+    longer than the model's context: it is scored in windows (``encoding.rolling_windows``). The policy's
+    prefix and chat template stay away from it.
+    """
 
     context: str
     continuation: str
+    rolling: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_tokenizer
 
-from alignbench.engines.encoding import encode_pair, encode_pairs, encode_texts, special_prefix
+from alignbench.engines.encoding import (
+    encode_pair,
+    encode_pairs,
+    encode_texts,
+    rolling_windows,
+    special_prefix,
+)
 
 TOKENIZER = make_tokenizer()
 WORDS = st.text(alphabet="the cat\nsat.é", max_size=12)
@@ -84,3 +90,26 @@ def test_eos_without_an_eos_token_is_refused() -> None:
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no EOS"):
         encode_pair(tokenizer, "a", "b", eos=True)
+
+
+def test_rolling_windows_by_hand() -> None:
+    assert rolling_windows(1, 4) == []  # the start token alone: nothing to predict
+    assert rolling_windows(5, 4) == [(0, 1, 5)]
+    assert rolling_windows(9, 4) == [(0, 1, 5), (4, 5, 9)]
+    assert rolling_windows(7, 4) == [(0, 1, 5), (2, 5, 7)]  # two left to predict: three tokens of context
+    assert rolling_windows(7, None) == [(0, 1, 7)]
+
+
+@given(st.integers(0, 60), st.integers(1, 12))
+def test_rolling_windows_are_those_of_lm_evaluation_harness(n_tokens: int, window: int) -> None:
+    ids = list(range(n_tokens + 1))  # 0 is the start token
+    want, predicted = [], 0
+    while predicted < n_tokens:  # the harness's rule, written out: context_len 1, windows made disjoint
+        n = min(window, n_tokens - predicted)
+        end = predicted + n
+        taken = ids[:end] if predicted == 0 else ids[1:][max(0, end - window - 1) : end - 1]
+        want.append((taken[: len(taken) - (n - 1)], ids[1:][predicted:end]))
+        predicted = end
+    windows = rolling_windows(len(ids), window)
+    assert [(ids[first:target], ids[target:end]) for first, target, end in windows] == want
+    assert all(end - first <= window + 1 for first, _, end in windows)
