@@ -78,8 +78,11 @@ def list_(tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("task")
 @click.option("--docs", is_flag=True, help="Print the documents with their doc_id.")
 @click.option(
-    "--policy", metavar="POLICY", help="Show the prompt with this policy's prefix, template and tokens."
+    "--policy",
+    metavar="POLICY",
+    help="Show every request of the document as it reaches this policy: prefix, chat template, token ids.",
 )
+@click.option("--doc", metavar="DOC_ID", help="The document to show. Default: the first.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated documents.")
 @DATA
 @DIRS
@@ -88,6 +91,7 @@ def show(
     task: str,
     docs: bool,
     policy: str | None,
+    doc: str | None,
     seed: int,
     mirror: Path | None,
     tasks_dirs: tuple[Path, ...],
@@ -99,6 +103,7 @@ def show(
     Examples:
       alignbench tasks show truthfulqa_mc1 --data DIR
       alignbench tasks show pocket_truth --policy runs/sft
+      alignbench tasks show truthfulqa_mc1 --data DIR --policy gpt2 --doc 00012 --json
       alignbench tasks show prompts:mine.txt --docs
     """
     from alignbench.errors import UsageError
@@ -118,7 +123,7 @@ def show(
                 click.echo(f"{row['doc_id']}\t{' '.join(str(row['prompt']).split())[-100:]}")
         return
     facts = describe(found[0])
-    facts["prompt"] = render(found[0], policy)
+    facts["prompt"] = render(found[0], policy, doc_id=doc, seed=seed)
     if as_json:
         _print_json(facts)
     else:
@@ -197,11 +202,70 @@ def _print_facts(facts: dict[str, Any]) -> None:
             break_on_hyphens=False,
         ):
             click.echo(line)
+    if "requests" in prompt:
+        _print_requests(prompt)
+        return
     click.echo(f"\n--- the prompt of document {prompt['doc_id']}, between the bars\n|{prompt['text']}|")
     for text in prompt["continuations"]:
         click.echo(f"--- then\n|{text}|")
-    if "token_ids" in prompt:
-        click.echo(f"--- as token ids\n{prompt['token_ids']}\n{prompt['tokens']}")
+
+
+def _print_requests(prompt: dict[str, Any]) -> None:
+    """What reaches the model; a context that several requests have in common is printed once."""
+    click.echo(f"\n--- what reaches {prompt['policy']} of document {prompt['doc_id']}")
+    for key, value in _how(prompt):
+        click.echo(f"{key:22} {value}")
+    context: list[int] = []
+    for number, request in enumerate(prompt["requests"], 1):
+        ids, tokens, start = request["token_ids"], request["tokens"], request["start"]
+        lost = f", {request['cut']} more are cut on the left" if request["cut"] else ""
+        click.echo(f"\n--- {request['kind']} {number} of {len(prompt['requests'])}: {len(ids)} tokens{lost}")
+        if ids[:start] == context:
+            click.echo(f"the same {start} tokens of context")
+        else:
+            context = ids[:start]
+            click.echo(f"|{_visible(request['text'])}|")
+            _print_tokens(tokens[:start], context)
+        if start < len(ids):
+            click.echo(f"the continuation, from token {start} on:")
+            _print_tokens(tokens[start:], ids[start:])
+
+
+def _print_tokens(tokens: list[str], ids: list[int]) -> None:
+    click.echo(f"tokens: {' '.join(map(_visible, tokens))}\nids: {' '.join(map(str, ids))}")
+
+
+def _how(prompt: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the text and the ids come about, in words."""
+    template, front, sampling = prompt["chat_template"], prompt["in_front"], prompt["sampling"]
+    reason = f"chat_template={template['choice']}"
+    if template["choice"] == "auto":
+        reason += f": the tokenizer has {'one' if template['has'] else 'none'}"
+    ids = ", ".join(map(str, front["token_ids"]))
+    if front["tokens"]:
+        bos = f"the tokenizer puts {' '.join(front['tokens'])} (id {ids}) in front"
+    else:
+        bos = "what the template writes" if template["used"] else "the tokenizer puts nothing in front"
+    length = prompt["context_length"]
+    cut = sum(bool(request["cut"]) for request in prompt["requests"])
+    fits = f"{cut} of {len(prompt['requests'])} requests are cut on the left" if cut else "all of it fits"
+    rows = [
+        ("chat template", f"{'on' if template['used'] else 'off'} ({reason})"),
+        ("BOS", bos),
+        ("prefix", _visible(repr(prompt["prefix"])) if prompt["prefix"] else "none"),
+        ("context", f"{length} tokens; {fits}" if length else "no limit is known"),
+    ]
+    if prompt["delimiter"] is not None:
+        rows.append(("delimiter", repr(prompt["delimiter"])))
+    if sampling is not None:
+        rest = ", ".join(f"{key} {value:g}" for key, value in sampling.items() if key != "stop")
+        rows += [("sampling", rest), ("stop strings", ", ".join(map(repr, sampling["stop"])) or "none")]
+    return rows
+
+
+def _visible(text: str) -> str:
+    """Text for a terminal: line breaks as they are, other control and invisible characters escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _metric_words(metric: dict[str, Any]) -> str:

@@ -32,6 +32,20 @@ def open_engine(
     Raises:
         UsageError: no such engine or model, an option that the engine does not know, or a recorded policy.
     """
+    require_model(policy, engine)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
+    from alignbench.engines.lazy import open_policy
+
+    return open_policy(policy, batch_tokens=batch_tokens, fresh=fresh)
+
+
+def require_model(policy: Policy, engine: str | None = None) -> None:
+    """Refuse a policy that no engine here can run; the arguments are those of ``open_engine``.
+
+    Raises:
+        UsageError: recorded outputs, or an engine that is not available.
+    """
     if policy.kind == RECORDED:
         raise UsageError(f"policy {policy.spec!r}: recorded outputs have no model to run; name a model here")
     kind = engine or policy.kind
@@ -44,8 +58,3 @@ def open_engine(
         raise UsageError(
             f"policy {policy.spec!r} is of kind {policy.kind!r}, which the engine {kind!r} cannot load"
         )
-    if batch_tokens is not None and batch_tokens < 1:
-        raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
-    from alignbench.engines.lazy import open_policy
-
-    return open_policy(policy, batch_tokens=batch_tokens, fresh=fresh)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.engines.encoding import encode_pairs, encode_texts
-from alignbench.engines.types import Generate, Reward, Score
+from alignbench.engines.encoding import encode_pairs, encode_texts, special_prefix
+from alignbench.engines.identity import find_folder, read_prefix
+from alignbench.engines.policy import Policy
+from alignbench.engines.types import Generate, Request, Reward, Score
 from alignbench.errors import UsageError
 
 
@@ -58,19 +60,27 @@ class Inputs:
         text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return text
 
-    def render_reward(self, request: Reward) -> str:
-        """The text of a prompt and its response (before BOS, and before the EOS that is appended where there
-        is no template). With a template it is the template's two turns, up to the EOS that it writes."""
-        if not self.templated:
-            return self.prefix + request.prompt + request.response
-        turns = [
-            {"role": "user", "content": self.prefix + request.prompt},
-            {"role": "assistant", "content": request.response},
-        ]
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        # white space behind EOS (ChatML's line break) was not there in training
-        ended = text.rstrip()
-        return ended if self.tokenizer.eos_token and ended.endswith(self.tokenizer.eos_token) else text
+    @property
+    def in_front(self) -> list[int]:
+        """Ids that the tokenizer puts in front of every text: BOS or nothing, for most. None where a template
+        is used, which writes its own."""
+        return [] if self.templated else special_prefix(self.tokenizer)
+
+    def text(self, request: Request) -> str:
+        """The whole text of a request as it is encoded (before BOS, and before EOS behind a reward's)."""
+        if isinstance(request, Reward):
+            return self._dialogue(request)
+        if isinstance(request, Generate):
+            return self.render(request.prompt)
+        return self.render(request.context) + request.continuation
+
+    def encode(self, requests: Sequence[Request]) -> Tokens:
+        """Token ids of requests of one kind: ``prompts``, ``pairs`` or ``rewards``."""
+        generates = [request for request in requests if isinstance(request, Generate)]
+        scores = [request for request in requests if isinstance(request, Score)]
+        if generates or scores:
+            return self.prompts(generates) if generates else self.pairs(scores)
+        return self.rewards([request for request in requests if isinstance(request, Reward)])
 
     def prompts(self, requests: Sequence[Generate]) -> Tokens:
         """The prompts to continue. One that leaves no room for its ``max_tokens`` loses tokens on its left;
@@ -81,7 +91,7 @@ class Inputs:
                 tokenizer that has neither BOS nor EOS.
         """
         for request in requests:
-            _check(request, self.window)
+            check_sampling(request, self.window)
         texts = [self.render(request.prompt) for request in requests]
         ids = encode_texts(self.tokenizer, texts, special=not self.templated)
         return self._fit(ids, [request.sampling.max_tokens for request in requests])
@@ -109,12 +119,25 @@ class Inputs:
         """Prompts and responses as one text each: with EOS appended (where the tokenizer has one), or in the
         chat template."""
         if self.templated:
-            texts = [self.render_reward(request) for request in requests]
+            texts = [self._dialogue(request) for request in requests]
             return self._fit(encode_texts(self.tokenizer, texts, special=False), [0] * len(texts))
         pairs = [(self.prefix + request.prompt, request.response) for request in requests]
         ends = self.tokenizer.eos_token_id is not None
         ids = [ids for ids, _ in encode_pairs(self.tokenizer, pairs, eos=ends)]
         return self._fit(ids, [0] * len(ids))
+
+    def _dialogue(self, request: Reward) -> str:
+        """Prompt and response; in a template its two turns, up to the EOS that it writes."""
+        if not self.templated:
+            return self.prefix + request.prompt + request.response
+        turns = [
+            {"role": "user", "content": self.prefix + request.prompt},
+            {"role": "assistant", "content": request.response},
+        ]
+        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        # white space behind EOS (ChatML's line break) was not there in training
+        ended = text.rstrip()
+        return ended if self.tokenizer.eos_token and ended.endswith(self.tokenizer.eos_token) else text
 
     def _fit(self, sequences: list[list[int]], extra: Sequence[int]) -> Tokens:
         """No sequence empty, and none so long that it and its ``extra`` tokens exceed the window."""
@@ -127,6 +150,31 @@ class Inputs:
             fitted = [ids[-(self.window - more) :] for ids, more in zip(sequences, extra)]
         cuts = [len(whole) - len(rest) for whole, rest in zip(sequences, fitted)]
         return Tokens(fitted, [*map(len, fitted)], cuts)
+
+
+def open_inputs(policy: Policy) -> tuple[Inputs, Any]:
+    """What a policy of kind ``hf`` makes of requests, and its transformers config. Its weights are not read.
+
+    Raises:
+        UsageError: no such model, a config or tokenizer that cannot be read, or an impossible option.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    what = f"policy {policy.spec!r}"
+    folder = find_folder(policy.target, policy.revision, what)
+    prefix = read_prefix(policy)
+    try:
+        config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{what}: the config or tokenizer in {folder} cannot be read: {reason}") from error
+    choice = policy.options.get("chat_template", "auto")
+    kind = Inputs
+    if getattr(config, "is_encoder_decoder", False):
+        from alignbench.engines.seq2seq_inputs import Seq2SeqInputs  # which is made of this module's
+
+        kind = Seq2SeqInputs
+    return kind(tokenizer, prefix=prefix, chat_template=choice, window=positions_of(config)), config
 
 
 def uses_template(tokenizer: Any, choice: str | None) -> bool:
@@ -164,7 +212,12 @@ def start_token(tokenizer: Any) -> int:
     )
 
 
-def _check(request: Generate, window: int | None) -> None:
+def check_sampling(request: Generate, window: int | None) -> None:
+    """Refuse a request that cannot be carried out.
+
+    Raises:
+        UsageError: sampling parameters out of range, or a ``window`` that leaves no room for any prompt.
+    """
     s = request.sampling
     if s.max_tokens < 1 or s.temperature < 0 or s.top_k < 0 or not 0 < s.top_p <= 1 or "" in s.stop:
         raise UsageError(

@@ -1,12 +1,18 @@
-"""What a command shows of a task: its metadata, its documents, and one prompt as a model gets it."""
+"""What a command shows of a task: its metadata, its documents, and what of one reaches a model."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from alignbench.engines import require_model
+from alignbench.engines.inputs import open_inputs
+from alignbench.engines.policy import Policy, parse_policy
+from alignbench.engines.types import Generate
+from alignbench.errors import UsageError, nearest
+from alignbench.evaluation.run import requests_of
 from alignbench.tasks.documents import documents_fingerprint, metrics_with_levels
-from alignbench.tasks.types import Task
+from alignbench.tasks.types import Document, Task
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -52,28 +58,73 @@ def documents_as_rows(task: Task) -> list[dict[str, Any]]:
     ]
 
 
-def render(task: Task, policy: str | None) -> dict[str, Any]:
-    """The first document's prompt and continuations as a model gets them.
+def render(
+    task: Task, policy: str | None = None, *, doc_id: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """One document's prompt and continuations: the task's own text or, with a policy, everything as it
+    reaches that model (``reaches``). No weights are loaded.
 
-    Without a policy it is the task's own text; with one it has the policy's prefix and chat template, and its
-    token ids, special tokens included.
+    Args:
+        doc_id: whose; the first document's by default.
+        seed: of sampled completions.
 
     Raises:
-        UsageError: the policy cannot be loaded.
+        UsageError: no such document, or the policy's config or tokenizer cannot be read.
     """
-    document = task.load()[0]
-    shown: dict[str, Any] = {
+    documents = task.load()
+    document = documents[0] if doc_id is None else _find(task, documents, doc_id)
+    shown = {
         "doc_id": document.doc_id,
         "text": document.prompt,
         "continuations": [document.delimiter + choice for choice in document.choices],
     }
-    if policy is None:
-        return shown
-    from alignbench.engines import open_engine
-    from alignbench.engines.encoding import encode_texts
-    from alignbench.engines.policy import parse_policy
+    return shown if policy is None else shown | reaches(task, document, parse_policy(policy), seed)
 
-    engine: Any = open_engine(parse_policy(policy))
-    text = engine.render(document.prompt)
-    ids = encode_texts(engine.tokenizer, [text], special=not engine.inputs.templated)[0]
-    return shown | {"text": text, "token_ids": ids, "tokens": engine.tokenizer.convert_ids_to_tokens(ids)}
+
+def reaches(task: Task, document: Document, policy: Policy, seed: int = 0) -> dict[str, Any]:
+    """What a model gets for one document, JSON-able: the text of the prompt (after prefix and template), how
+    it came about, and each request's text and token ids, as the engine encodes them. ``start`` is the index
+    of the first token of the continuation; ``cut`` counts the tokens that are lost on the left to fit.
+
+    Raises:
+        UsageError: the policy's config or tokenizer cannot be read, or it has no model.
+    """
+    require_model(policy)
+    inputs, _ = open_inputs(policy)
+    requests = requests_of(task, document, seed)
+    tokens = inputs.encode(requests)
+    named = inputs.tokenizer.convert_ids_to_tokens
+    first = requests[0]
+    return {
+        "text": inputs.render(document.prompt),
+        "policy": policy.spec,
+        "chat_template": {
+            "used": inputs.templated,
+            "choice": policy.options.get("chat_template", "auto"),
+            "has": bool(getattr(inputs.tokenizer, "chat_template", None)),
+        },
+        "in_front": {"token_ids": inputs.in_front, "tokens": named(inputs.in_front)},
+        "prefix": inputs.prefix,
+        "context_length": inputs.window,
+        "delimiter": document.delimiter if document.choices else None,
+        "sampling": asdict(first.sampling) if isinstance(first, Generate) else None,
+        "requests": [
+            {
+                "kind": type(request).__name__.lower(),
+                "text": inputs.text(request),
+                "token_ids": ids,
+                "tokens": named(ids),
+                "start": start,
+                "cut": cut,
+            }
+            for request, ids, start, cut in zip(requests, tokens.sequences, tokens.starts, tokens.cuts)
+        ],
+    }
+
+
+def _find(task: Task, documents: list[Document], doc_id: str) -> Document:
+    found = next((document for document in documents if document.doc_id == doc_id), None)
+    if found is None:
+        near = nearest(doc_id, [document.doc_id for document in documents])
+        raise UsageError(f"task {task.name} has no document {doc_id!r}{near}; --docs lists them")
+    return found
