@@ -89,6 +89,10 @@ class HFEngine:
         """Tokens that the model can attend to, where its config says so, and no more than ``window``."""
         return self.inputs.window
 
+    def describe(self) -> dict[str, Any]:
+        """What a report says; see ``Engine.describe``."""
+        return {"dtype": str(self.module.dtype).removeprefix("torch."), **self.inputs.describe()}
+
     def render(self, prompt: str) -> str:
         """The text that a prompt becomes, exactly as it is encoded (before BOS)."""
         return self.inputs.render(prompt)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignbench.engines.encoding import encode_pairs, encode_texts, special_prefix
-from alignbench.engines.identity import find_folder, read_prefix
+from alignbench.engines.identity import locate, read_prefix
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Generate, Request, Reward, Score
 from alignbench.errors import UsageError
@@ -65,6 +65,14 @@ class Inputs:
         """Ids that the tokenizer puts in front of every text: BOS or nothing, for most. None where a template
         is used, which writes its own."""
         return [] if self.templated else special_prefix(self.tokenizer)
+
+    def describe(self) -> dict[str, Any]:
+        """Part of ``Engine.describe``."""
+        return {
+            "chat_template": self.templated,
+            "in_front": "".join(self.tokenizer.convert_ids_to_tokens(self.in_front)),
+            "context_length": self.window,
+        }
 
     def text(self, request: Request) -> str:
         """The whole text of a request as it is encoded (before BOS, and before EOS behind a reward's)."""
@@ -161,13 +169,13 @@ def open_inputs(policy: Policy) -> tuple[Inputs, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     what = f"policy {policy.spec!r}"
-    folder = find_folder(policy.target, policy.revision, what)
+    files = locate(policy)
     prefix = read_prefix(policy)
     try:
-        config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        config, tokenizer = AutoConfig.from_pretrained(files.model), AutoTokenizer.from_pretrained(files.tokenizer)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"{what}: the config or tokenizer in {folder} cannot be read: {reason}") from error
+        raise UsageError(f"{what}: the config or tokenizer in {files.model} cannot be read: {reason}") from error
     choice = policy.options.get("chat_template", "auto")
     kind = Inputs
     if getattr(config, "is_encoder_decoder", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from alignbench import environment
@@ -11,7 +12,7 @@ from alignbench.engines.identity import (
     accelerators,
     content_of,
     digest_text,
-    find_folder,
+    locate,
     read_prefix,
     recall,
     remember,
@@ -49,10 +50,10 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
 
         return load_policy(policy, batch_tokens=batch_tokens)
 
-    folder = find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
+    files = locate(policy)
     prefix = read_prefix(policy)
     try:
-        content = content_of(policy, folder, fresh=fresh)
+        content = content_of(files, fresh=fresh)
     except ValueError:  # a config that is no JSON: loading says so
         return load()
     chosen = {
@@ -61,12 +62,15 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
     depends = [content, chosen, environment.versions(LIBRARIES), accelerators()]
     key = digest_text(json.dumps(depends, sort_keys=True))
     known = None if fresh else recall("identities").get(key)
-    if known is None:
+    if known is None or "described" not in known:
         engine = load()
-        remember("identities", key, {part: engine.identity[part] for part in RESOLVED})
+        resolved = {part: engine.identity[part] for part in RESOLVED}
+        remember("identities", key, resolved | {"described": engine.describe()})
         return engine
-    identity = {**content, **known, "prefix": digest_text(prefix) if prefix else None}
-    return LazyEngine(policy, identity, load, forget=lambda: remember("identities", key, None))
+    resolved = {part: known[part] for part in RESOLVED}
+    identity = {**content, **resolved, "prefix": digest_text(prefix) if prefix else None}
+    forget = partial(remember, "identities", key, None)
+    return LazyEngine(policy, identity, load, forget, described=known["described"])
 
 
 class LazyEngine:
@@ -78,6 +82,7 @@ class LazyEngine:
         identity: what the loaded engine's must be.
         load: makes it.
         forget: called where it turns out to be another.
+        described: what it says of itself.
     """
 
     def __init__(
@@ -86,10 +91,15 @@ class LazyEngine:
         identity: Mapping[str, Any],
         load: Callable[[], Engine],
         forget: Callable[[], None],
+        described: Mapping[str, Any],
     ) -> None:
         self.identity = identity
+        self._described = described
         self._policy, self._load, self._forget = policy, load, forget
         self._engine: Engine | None = None
+
+    def describe(self) -> Mapping[str, Any]:
+        return self._described
 
     def generate(
         self, requests: Sequence[Generate], *, held: Collection[int] = ()

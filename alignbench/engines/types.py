@@ -107,6 +107,12 @@ class Engine(Protocol):
         """JSON-able parts of the ledger key: engine, weights hash, dtype, tokenizer, template, prefix."""
         ...
 
+    def describe(self) -> Mapping[str, Any]:
+        """What a report says of how text reaches the model, JSON-able: ``dtype``; ``chat_template``, whether
+        prompts are turns of a chat; ``in_front``, the special tokens put before every text (empty: none);
+        ``context_length`` in tokens, None where it is not known."""
+        ...
+
     def generate(
         self, requests: Sequence[Generate], *, held: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]: ...

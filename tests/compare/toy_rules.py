@@ -76,6 +76,9 @@ class RuleEngine:
         self.answer, self.prefers, self.fail_after = answer, prefers, fail_after
         self.computed = 0
 
+    def describe(self) -> Mapping[str, Any]:
+        return {"dtype": "float32", "chat_template": False, "in_front": "<s>", "context_length": 64}
+
     def _batches(
         self, requests: Sequence[Any], held: Collection[int], make: Callable[[Any], Any]
     ) -> Iterator[Any]:

@@ -142,6 +142,22 @@ def test_what_loading_resolved_is_remembered_for_the_accelerators_here(
     assert not isinstance(open_engine(policy), LazyEngine)
 
 
+def test_a_remembered_policy_says_the_same_of_itself_without_its_weights(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tokenizer(bos=True).save_pretrained(copy)
+    policy = parse_policy(f"{copy}?dtype=bfloat16")
+    said = open_engine(policy).describe()
+    assert said == {
+        "dtype": "bfloat16",
+        "chat_template": False,
+        "in_front": "<bos>",
+        "context_length": 96,
+    }
+    monkeypatch.setattr(weights, "load_policy", lambda *_, **__: pytest.fail("loaded"))
+    assert open_engine(policy).describe() == said
+
+
 def test_accelerators_are_told_by_their_drivers_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with monkeypatch.context() as only:
