@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+R = TypeVar("R")
 
 
 def plan_batches(
@@ -35,3 +39,59 @@ def plan_batches(
     if batch:
         batches.append(batch)
     return batches
+
+
+def plan_shared(contexts: Sequence[tuple[int, ...]], growth: Sequence[int], budget: int) -> list[list[int]]:
+    """Partition ``range(len(contexts))`` like ``plan_batches``, but requests with the same context stay
+    together, so that it is computed once; they part only where they alone exceed the budget.
+
+    Args:
+        contexts: each request's token ids up to where it has its own.
+        growth: tokens behind them.
+        budget: the most tokens a padded batch may hold: rows × (longest context + largest growth).
+
+    Returns:
+        Batches of indices, those with the longest contexts first. Ties keep their order.
+    """
+    groups: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, context in enumerate(contexts):
+        groups[context].append(i)
+    sizes = {context: max(growth[i] for i in group) for context, group in groups.items()}
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    longest = grown = 0
+    for context in sorted(groups, key=lambda context: (-len(context), -sizes[context])):
+        group, rows = groups[context], max(1, budget // max(1, len(context) + sizes[context]))
+        for piece in (group[at : at + rows] for at in range(0, len(group), rows)):
+            longest_with, grown_with = max(longest, len(context)), max(grown, sizes[context])
+            if batch and (len(batch) + len(piece)) * (longest_with + grown_with) > budget:
+                batches.append(batch)
+                batch, longest_with, grown_with = [], len(context), sizes[context]
+            batch = [*batch, *piece]
+            longest, grown = longest_with, grown_with
+    if batch:
+        batches.append(batch)
+    return batches
+
+
+def join_parts(
+    batches: Iterator[list[tuple[int, R]]], owners: Sequence[int]
+) -> Iterator[list[tuple[int, list[R]]]]:
+    """From batches of parts' results to batches of ``(request, its parts' results)``, each request with the
+    batch that completes it, its parts as they came.
+
+    Args:
+        batches: ``(part, result)``.
+        owners: the request that each part belongs to.
+    """
+    left = Counter(owners)
+    parts: defaultdict[int, list[R]] = defaultdict(list)
+    for batch in batches:
+        whole = []
+        for part, result in batch:
+            owner = owners[part]
+            parts[owner].append(result)
+            if len(parts[owner]) == left[owner]:
+                whole.append((owner, parts.pop(owner)))
+        if whole:
+            yield whole

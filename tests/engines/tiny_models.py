@@ -58,3 +58,34 @@ def make_model(family: str, head: str = "CausalLM", **changes: Any) -> Any:
         return transformers.AutoModelForCausalLM.from_config(config).eval()
     config.num_labels = 1
     return transformers.AutoModelForSequenceClassification.from_config(config).eval()
+
+
+SEQ2SEQ = ("t5", "t5_untied", "bart", "marian")
+BART = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
+
+
+def make_seq2seq(family: str, **changes: Any) -> Any:
+    """An encoder-decoder model: T5 (tied: scales what the head gets), T5 v1.1 (untied), BART (learned
+    positions, 96 of them), Marian (a bias behind the head, here not 0)."""
+    torch.manual_seed(7)
+    common = {"vocab_size": 330, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "d_model": 32}
+    if family.startswith("t5"):
+        tied = family == "t5"
+        sizes = {"d_kv": 16, "num_heads": 2, "num_layers": 2, "d_ff": 64, "decoder_start_token_id": 0}
+        kind = "relu" if tied else "gated-gelu"
+        more = {"tie_word_embeddings": tied, "scale_decoder_outputs": tied, "feed_forward_proj": kind}
+        config = transformers.T5Config(**common | sizes | more | changes)
+    else:
+        sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in BART.items()}
+        kind = transformers.BartConfig if family == "bart" else transformers.MarianConfig
+        start = {"decoder_start_token_id": 1, "max_position_embeddings": 96, "forced_eos_token_id": None}
+        config = kind(**common | sizes | start | {"init_std": 0.3} | changes)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    with torch.no_grad():
+        if family.startswith("t5"):  # its own initialization is so small that all tokens are equally likely
+            for name, weight in model.named_parameters():
+                if weight.dim() > 1 and "shared" not in name:
+                    weight.normal_(std=0.3)
+        if family == "marian":
+            model.final_logits_bias.normal_()
+    return model
