@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
@@ -14,13 +14,15 @@ from alignbench.compare.results import (
     Comparison,
     Failure,
     JudgeResult,
+    ModelInputs,
     PolicyResult,
     Training,
     write_results,
 )
 from alignbench.compare.verdict import compare_verdict, eval_verdict
+from alignbench.engines.policy import Policy
 from alignbench.errors import AlignbenchError, WorkError
-from alignbench.evaluation.types import Sample
+from alignbench.evaluation.types import CUT, Sample
 from alignbench.judges.types import Preference
 from alignbench.tasks.documents import documents_fingerprint
 
@@ -34,6 +36,7 @@ class Found:
 
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     preferences: list[Preference] = field(default_factory=list)
     judges: list[JudgeResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -54,10 +57,7 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
     level = plan.settings.level
     table = analysis.columns(plan.tasks, found.samples)
     tasks = analysis.task_rows(table, level)
-    policies = [
-        PolicyResult(p.name, p.spec, found.fingerprints.get(p.name), p.kind, lineage.world(p))
-        for p in plan.policies
-    ]
+    policies = [_policy(policy, found) for policy in plan.policies]
     common: dict[str, Any] = {
         "policies": policies,
         "tasks": tasks,
@@ -101,6 +101,29 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
         tax=taxes,
         verdict=verdict,
         **common,
+    )
+
+
+def _policy(policy: Policy, found: Found) -> PolicyResult:
+    described = found.described.get(policy.name)
+    inputs = None
+    if described is not None:
+        inputs = ModelInputs(
+            **described,
+            template_choice=policy.options.get("chat_template", "auto"),
+            adapter=policy.options.get("adapter"),
+            prefix=policy.options.get("prefix"),
+        )
+    samples = found.samples.get(policy.name, {})
+    cut = {task: sum(CUT in sample.flags for sample in rows) for task, rows in samples.items()}
+    return PolicyResult(
+        policy.name,
+        policy.spec,
+        found.fingerprints.get(policy.name),
+        policy.kind,
+        lineage.world(policy),
+        inputs,
+        {task: n for task, n in cut.items() if n},
     )
 
 

@@ -29,15 +29,34 @@ _CONFIG = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class ModelInputs:
+    """How text reached a model. ``chat_template``: whether prompts were turns of a chat, which was asked for
+    or, with ``template_choice`` ``auto``, follows from the tokenizer; ``in_front``: special tokens put before
+    every text (empty: none); ``context_length``: tokens that fit; ``adapter`` and ``prefix`` as given."""
+
+    dtype: str | None = None
+    chat_template: bool | None = None
+    template_choice: str = "auto"
+    in_front: str | None = None
+    context_length: int | None = None
+    adapter: str | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class PolicyResult:
     """A policy. ``fingerprint``: hash of what the engine says it is (weights, dtype, tokenizer, template,
-    prefix); ``None`` where the policy could not be opened. ``world``: ``pocket`` for a pocket checkpoint."""
+    prefix); ``None`` where the policy could not be opened. ``world``: ``pocket`` for a pocket checkpoint.
+    ``inputs``: None for a recorded policy, and where it could not be opened. ``cut``: task → documents whose
+    prompt lost its beginning to fit; tasks with none are left out."""
 
     name: str
     spec: str
     fingerprint: str | None
     kind: str
     world: str | None = None
+    inputs: ModelInputs | None = None
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -122,6 +122,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
         found.failures.append(Failure(policy.name, None, _words(error)))
         return
     found.fingerprints[policy.name] = content_key(identity=dict(engine.identity))[:16]
+    found.described[policy.name] = engine.describe()
     total = sum(
         1 if task.kind == "generate" else len(doc.choices)
         for task in plan.tasks

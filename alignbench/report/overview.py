@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from alignbench.compare.results import TaskResult, Tax
+from alignbench.compare.results import PolicyResult, TaskResult, Tax
 from alignbench.report.forest import AREAS
 from alignbench.report.run import Run
 from alignbench.report.scale import Scale, fit
@@ -59,6 +60,30 @@ def glance(run: Run) -> tuple[list[str], list[Glance]]:
         }
         rows.append(Glance(policy.name, run.slot(policy.name), policy.name == run.results.reference, tallies))
     return areas, rows
+
+
+def reaches(policy: PolicyResult) -> str:
+    """How text reached the model, in a line; empty where nothing is known."""
+    inputs = policy.inputs
+    if inputs is None:
+        return ""
+    template = f"chat template {'on' if inputs.chat_template else 'off'}"
+    if inputs.template_choice == "auto":
+        template += " (auto)"
+    cut = ", ".join(f"{task} {n:,}" for task, n in policy.cut.items())
+    words = [
+        inputs.dtype,
+        inputs.adapter and f"adapter {Path(inputs.adapter).name}",
+        inputs.prefix and f"prefix {Path(inputs.prefix).name}",
+        None if inputs.chat_template is None else template,
+        # a template writes its own
+        None
+        if inputs.in_front is None or inputs.chat_template
+        else f"{inputs.in_front or 'no BOS'} in front",
+        inputs.context_length and f"context {inputs.context_length:,} tokens",
+        cut and f"prompts cut on the left to fit: {cut}",
+    ]
+    return " · ".join(word for word in words if word)
 
 
 def tax(run: Run) -> tuple[Scale, list[TaxRow]] | None:

@@ -114,6 +114,7 @@ def environment() -> jinja2.Environment:
         "plural": text.plural,
         "direction": text.direction,
         "axis_tick": text.axis_tick,
+        "reaches": overview.reaches,
     }
     return env
 

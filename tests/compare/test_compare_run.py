@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from toy_rules import RuleEngine
+from toy_rules import RuleEngine, add
 
 from alignbench.compare.assemble import win_pairs
 from alignbench.compare.results import Comparison, read_results
@@ -72,6 +72,19 @@ def test_a_comparison_says_who_won_what(compare, rules, tmp_path: Path) -> None:
     assert "n = 20" in found.verdict
     assert "more truthful" in found.verdict
     assert read_results(tmp_path / "out") == found
+
+
+def test_what_reached_each_model_is_in_the_results(compare, rules) -> None:
+    def short_of_context():
+        engine = RuleEngine("short", add)
+        engine.cut = 3
+        return engine
+
+    spec = rules.policy("short", short_of_context)
+    good, short = compare(["good", spec + "?chat_template=off"], ["toy_sums,toy_pick"]).policies
+    assert (good.inputs.dtype, good.inputs.in_front, good.inputs.context_length) == ("float32", "<s>", 64)
+    assert (good.inputs.template_choice, short.inputs.template_choice) == ("auto", "off")
+    assert (good.cut, short.cut) == ({}, {"toy_sums": 20})
 
 
 def test_the_folder(compare, rules, tmp_path: Path) -> None:

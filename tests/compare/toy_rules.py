@@ -75,6 +75,7 @@ class RuleEngine:
         self.identity = {"engine": "rule", "name": name}
         self.answer, self.prefers, self.fail_after = answer, prefers, fail_after
         self.computed = 0
+        self.cut = 0
 
     def describe(self) -> Mapping[str, Any]:
         return {"dtype": "float32", "chat_template": False, "in_front": "<s>", "context_length": 64}
@@ -94,7 +95,7 @@ class RuleEngine:
         def make(request: Generate) -> Completion:
             text = self.answer(request.prompt)
             ids = tuple(range(len(text)))
-            return Completion(text, (), ids, (-1.0,) * len(ids), (-1.0,) * len(ids), "eos")
+            return Completion(text, (), ids, (-1.0,) * len(ids), (-1.0,) * len(ids), "eos", self.cut)
 
         return self._batches(requests, held, make)
 

@@ -354,6 +354,14 @@ def write(folder: Path, seed: int = 0) -> Path:
                 "fingerprint": f"{i}f3a9c{i}1d7e52b08a64{i}",
                 "kind": "hf",
                 "world": "pocket",
+                "inputs": {
+                    "dtype": "float32",
+                    "chat_template": p.startswith("ppo"),
+                    "in_front": "" if p.startswith("ppo") else "<s>",
+                    "context_length": 1024,
+                    "prefix": "prompts/kind.txt" if p == "base-prompted" else None,
+                },
+                "cut": {"pocket_reading": 7} if p == "base-prompted" else {},
             }
             for i, p in enumerate(POLICIES)
         ],

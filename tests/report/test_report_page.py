@@ -221,6 +221,14 @@ def test_a_table_without_a_column_is_named(folder: Path, tmp_path: Path) -> None
         build(copy)
 
 
+def test_what_reached_each_policy_is_said(html: str) -> None:
+    prompted = (
+        "float32 · prefix kind.txt · chat template off (auto) · &lt;s&gt; in front · context 1,024 tokens"
+    )
+    assert f"<small>{prompted} · prompts cut on the left to fit: pocket_reading 7</small>" in html
+    assert "<small>float32 · chat template on (auto) · context 1,024 tokens</small>" in html
+
+
 def test_tax_names_what_its_mean_leaves_out(folder: Path, tmp_path: Path) -> None:
     tax = json.loads((folder / "results.json").read_text())["tax"]
     tax[0]["left_out"] = ["boolq"]
