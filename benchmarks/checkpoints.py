@@ -4,8 +4,8 @@
 
 Speed does not depend on what a model has learned, but on its shape, on its tokenizer and on how long its
 answers are. The weights are drawn wide enough for greedy text to wander instead of repeating itself, and the
-embeddings of the special tokens are zero: greedy decoding never picks them, so that only what a benchmark names
-ends an answer.
+embedding of EOS is scaled so that greedy decoding picks it about once in ``EOS_EVERY`` tokens: answers have
+ragged lengths, as a real model's have. BOS is never picked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from alignbench.sources.files import format_of, read_rows
 
 SEED = 20221104
 CONTEXT = 2048
+EOS_EVERY = 96
 TEXT_FOLDERS = ("flan_cot", "gsm8k", "hh_rlhf", "mmlu", "nlp_tasks")
 
 
@@ -134,14 +135,13 @@ def _tokenizer(shape: Shape, path: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer.from_file(str(path))
-    bos = "<s>" if shape.architecture == "llama" else "<|endoftext|>"
     if shape.architecture == "llama":
-        named = [(bos, bpe.token_to_id(bos))]
-        bpe.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=named)
+        named = [("<s>", bpe.token_to_id("<s>"))]
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=named)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         model_max_length=CONTEXT,
-        bos_token=bos,
+        bos_token="<s>",
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
     )
@@ -176,12 +176,12 @@ def _module(shape: Shape, tokenizer: Any) -> Any:
         )
     torch.manual_seed(SEED)
     module = AutoModelForCausalLM.from_config(config)
-    _widen(module, [tokenizer.eos_token_id, tokenizer.bos_token_id])
-    return module.eval()
+    _widen(module.eval(), tokenizer.eos_token_id, tokenizer.bos_token_id)
+    return module
 
 
-def _widen(module: Any, silent: list[int]) -> None:
-    """Draw every matrix with unit gain and the embedding small beside it; ``silent`` ids get a zero row."""
+def _widen(module: Any, eos: int, bos: int) -> None:
+    """Draw every matrix with unit gain and the embedding small beside it; then set the two special rows."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -195,7 +195,14 @@ def _widen(module: Any, silent: list[int]) -> None:
             elif isinstance(part, (torch.nn.Linear, Conv1D)) and part is not module.get_output_embeddings():
                 inputs = part.weight.shape[0] if isinstance(part, Conv1D) else part.weight.shape[1]
                 part.weight.normal_(0.0, 1.5 / math.sqrt(inputs), generator=generator)
-        module.get_input_embeddings().weight[silent] = 0.0
+        embedding = module.get_input_embeddings().weight
+        embedding[bos] = 0.0
+        ids = torch.randint(2, len(embedding), (16, 128), generator=generator)
+        logits = module(input_ids=ids).logits.flatten(0, 1)
+        wanted = logits[:, eos].clone()
+        logits[:, eos] = -torch.inf
+        ratio = wanted / logits.amax(-1)  # EOS is picked where its scale times this exceeds 1
+        embedding[eos] /= ratio.quantile(1 - 1 / EOS_EVERY)
 
 
 def main() -> None:
