@@ -162,9 +162,9 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
     kind = settings.engine or policy.kind
     if kind not in engines.ENGINES or policy.kind not in engines.ENGINES:
         engines.open_engine(policy, engine=settings.engine)  # raises: it says what is available
-    from alignbench.engines.identity import find_folder
+    from alignbench.engines.identity import locate
 
-    find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
+    locate(policy)
 
 
 # --- defaults ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,80 @@ REMEMBERED = 32 * 2**20
 """Bytes from which a file's digest is kept in the workspace; hashing less costs nothing."""
 
 
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The folders of a policy's parts: its ``model`` (config and weights), its ``tokenizer``, and its
+    ``adapter``, where it has one. A tokenizer beside an adapter is the one that it was trained with."""
+
+    model: Path
+    tokenizer: Path
+    adapter: Path | None = None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the adapter brings a scalar (or classification) head."""
+        return self.adapter is not None and adapter_config(self.adapter).get("task_type") == "SEQ_CLS"
+
+
+def locate(policy: Policy) -> Files:
+    """Find a policy's parts. A policy that is an adapter alone stands on the base model that it names.
+
+    Raises:
+        UsageError: there is no such model or adapter, or the hub cannot be reached.
+    """
+    what = f"policy {policy.spec!r}"
+    named = policy.options.get("adapter")
+    if named is None:
+        folder = _snapshot(policy.target, policy.revision, what)
+        if not _is_adapter(folder):
+            return Files(_require_model(folder, policy.target, what), folder)
+        model, adapter = _base_model(folder, what), folder
+    else:
+        model = find_folder(policy.target, policy.revision, what)
+        target, _, revision = (named, "", "") if os.path.isdir(named) else named.partition("@")
+        adapter = _snapshot(target, revision or None, f"{what}: adapter={named}")
+        if not _is_adapter(adapter):
+            raise UsageError(f"{what}: no adapter in the folder {named} ({ADAPTER} is missing)")
+    has_tokenizer = (adapter / "tokenizer_config.json").is_file()
+    return Files(model, adapter if has_tokenizer else model, adapter)
+
+
+def _base_model(adapter: Path, what: str) -> Path:
+    config = adapter_config(adapter)
+    name = config.get("base_model_name_or_path")
+    if not name:
+        raise UsageError(
+            f"{what}: {adapter} is an adapter that names no base model; write BASE_MODEL?adapter={adapter}"
+        )
+    try:
+        return find_folder(name, config.get("revision"), what)
+    except UsageError as error:
+        raise UsageError(
+            f"{what}: {adapter} is an adapter of {name}, which is not to be had here; "
+            f"write BASE_MODEL?adapter={adapter}"
+        ) from error
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """PEFT's config of the adapter in a folder.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"adapter {folder}: {ADAPTER} cannot be read; save the adapter again") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
 def find_folder(target: str, revision: str | None, what: str) -> Path:
     """The folder that holds a model: a local path, the embedded base model, or a snapshot from the hub.
 
@@ -40,18 +115,25 @@ def find_folder(target: str, revision: str | None, what: str) -> Path:
     Raises:
         UsageError: there is no such model, or the hub cannot be reached.
     """
+    return _require_model(_snapshot(target, revision, what), target, what)
+
+
+def _require_model(folder: Path, target: str, what: str) -> Path:
+    if _is_adapter(folder):
+        raise UsageError(f"{what}: {target} is an adapter; name its base model here")
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{what}: the folder {target} holds no config.json, so it is no Hugging Face model")
+    return folder
+
+
+def _snapshot(target: str, revision: str | None, what: str) -> Path:
+    """The folder of a model or an adapter, whatever it holds."""
     if target in ("pocket", "pocket:base"):
         from alignbench.pocket import base_path
 
         return Path(base_path())
     path = Path(os.path.expanduser(target))
     if os.path.isdir(path):  # unlike Path.is_dir, False where the name can be no path
-        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-            raise UsageError(f"{what}: {target} is an adapter; write BASE_MODEL?adapter={target}")
-        if not (path / "config.json").is_file():
-            raise UsageError(
-                f"{what}: the folder {target} holds no config.json, so it is no Hugging Face model"
-            )
         return path
     if os.path.isfile(path):
         raise UsageError(f"{what}: {target} is a file; name the folder that holds config.json")
@@ -72,14 +154,17 @@ def find_folder(target: str, revision: str | None, what: str) -> Path:
     return snapshot
 
 
-def content_of(policy: Policy, folder: Path, *, fresh: bool = False) -> dict[str, Any]:
-    """The parts of the identity that files alone tell: the engine's numerics, the digests of the model in
-    ``folder`` (see ``digest_folder``) and of the adapter. ``fresh``: no remembered digest is used.
+def content_of(files: Files, *, fresh: bool = False) -> dict[str, Any]:
+    """The parts of the identity that files alone tell: the engine's numerics, the digests of the model (see
+    ``digest_folder``), the tokenizer and the adapter. ``fresh``: no remembered digest is used.
 
     Raises:
-        UsageError: the adapter cannot be found.
+        UsageError: the adapter's config cannot be read.
     """
-    model, adapter = digest_folder(folder, fresh=fresh), _digest_adapter(policy, fresh)
+    model = digest_folder(files.model, fresh=fresh)
+    if files.tokenizer != files.model:
+        model["tokenizer"] = _digest_tokenizer(files.tokenizer, fresh)
+    adapter = None if files.adapter is None else _digest_adapter(files.adapter, fresh)
     return {"engine": "hf", "numerics": NUMERICS, **model, "adapter": adapter}
 
 
@@ -108,27 +193,13 @@ def read_prefix(policy: Policy) -> str:
         ) from error
 
 
-def adapter_folder(policy: Policy) -> Path:
-    """The folder ``?adapter=…``.
-
-    Raises:
-        UsageError: it holds no adapter.
-    """
-    name = policy.options["adapter"]
-    path = Path(name).expanduser()
-    if not (path / "adapter_config.json").is_file():
-        raise UsageError(
-            f"policy {policy.spec!r}: no adapter in the folder {name} (adapter_config.json is missing)"
-        )
-    return path
-
-
-def _digest_adapter(policy: Policy, fresh: bool) -> str | None:
-    if "adapter" not in policy.options:
-        return None
-    folder = adapter_folder(policy)
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "adapter_config.json"]
-    return _digest_files(files, fresh)
+def _digest_adapter(folder: Path, fresh: bool) -> str:
+    """Of an adapter's weights and config, without its notes on where its base model lay."""
+    config = adapter_config(folder)
+    for note in ("base_model_name_or_path", "revision", "inference_mode", "peft_version"):
+        config.pop(note, None)
+    weights = sorted(folder.glob("adapter_model*"))
+    return digest_text(f"{_digest_files(weights, fresh)} {json.dumps(config, sort_keys=True)}")
 
 
 def digest_folder(folder: Path, *, fresh: bool = False) -> dict[str, str]:
@@ -142,12 +213,16 @@ def digest_folder(folder: Path, *, fresh: bool = False) -> dict[str, str]:
         config[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         for note in ("_name_or_path", "transformers_version"):
             (config[name] or {}).pop(note, None)
-    tokenizer = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
     return {
         "weights": _digest_files(weights, fresh),
         "config": digest_text(json.dumps(config, sort_keys=True)),
-        "tokenizer": _digest_files(sorted(tokenizer), fresh),
+        "tokenizer": _digest_tokenizer(folder, fresh),
     }
+
+
+def _digest_tokenizer(folder: Path, fresh: bool) -> str:
+    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
+    return _digest_files(sorted(files), fresh)
 
 
 def _digest_files(paths: list[Path], fresh: bool) -> str:

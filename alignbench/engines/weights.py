@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
+from alignbench.engines import adapters
 from alignbench.engines.hf import HFEngine
-from alignbench.engines.identity import adapter_folder, content_of, digest_text, find_folder, read_prefix
+from alignbench.engines.identity import Files, content_of, digest_text, locate, read_prefix
 from alignbench.engines.inputs import uses_template
 from alignbench.engines.policy import Policy
+from alignbench.engines.seq2seq import Seq2SeqEngine
 from alignbench.errors import UsageError, nearest
 
 DTYPES = {
@@ -40,20 +41,21 @@ def load_policy(policy: Policy, *, batch_tokens: int | None = None) -> HFEngine:
             raise UsageError(
                 f"policy {policy.spec!r}: the engine hf does not support {option!r}; leave it out"
             )
-    folder = find_folder(policy.target, policy.revision, f"policy {policy.spec!r}")
+    files = locate(policy)
     prefix = read_prefix(policy)
     device = _device(policy)
     with _quiet_loading():
-        loaded = _load(policy, folder, device)
+        loaded = _load(policy, files, device)
     template = policy.options.get("chat_template", "auto")
     templated = uses_template(loaded.tokenizer, template)
     identity = {
-        **content_of(policy, folder),
+        **content_of(files),
         "dtype": str(loaded.module.dtype).removeprefix("torch."),
         "template": digest_text(loaded.tokenizer.get_chat_template()) if templated else None,
         "prefix": digest_text(prefix) if prefix else None,
     }
-    return HFEngine(
+    kind = Seq2SeqEngine if getattr(loaded.module.config, "is_encoder_decoder", False) else HFEngine
+    return kind(
         loaded.module,
         loaded.tokenizer,
         identity=identity,
@@ -63,44 +65,54 @@ def load_policy(policy: Policy, *, batch_tokens: int | None = None) -> HFEngine:
     )
 
 
-def _load(policy: Policy, folder: Path, device: torch.device) -> _Loaded:
+def _load(policy: Policy, files: Files, device: torch.device) -> _Loaded:
     from safetensors import SafetensorError
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    from transformers import AutoConfig, AutoTokenizer
 
-    what = f"policy {policy.spec!r}"
+    what, folder = f"policy {policy.spec!r}", files.model
     try:
         config = AutoConfig.from_pretrained(folder)
-        if getattr(config, "is_encoder_decoder", False):
-            raise UsageError(
-                f"{what}: encoder-decoder models are not supported yet; name a causal language model"
-            )
-        names = " ".join(config.architectures or [])
-        if "ForMaskedLM" in names:
-            raise UsageError(f"{what}: {names} sees both sides of a token; name a causal language model")
-        kind = (
-            AutoModelForSequenceClassification
-            if "ForSequenceClassification" in names
-            else AutoModelForCausalLM
-        )
+        kind, head = _auto_class(config, files.classifies, what)
         dtype = _dtype(policy, config, device)
-        module, report = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        module, report = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **head)
+        tokenizer = AutoTokenizer.from_pretrained(files.tokenizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"{what}: the model in {folder} cannot be loaded: {reason}") from error
-    if report["missing_keys"]:
-        lacking = ", ".join(sorted(report["missing_keys"])[:3])
+    brought = adapters.parameter_names(files.adapter, what) if files.adapter else set()
+    lacking = sorted(set(report["missing_keys"]) - brought)
+    if lacking:
         raise UsageError(
-            f"{what}: the checkpoint in {folder} lacks the weights {lacking}; save the whole model"
+            f"{what}: the checkpoint in {folder} lacks the weights {', '.join(lacking[:3])}; "
+            "save the whole model"
         )
-    if "adapter" in policy.options:
-        module = _adapt(module, policy)
+    if files.adapter is not None:
+        if "adapter" in policy.options:
+            adapters.note_other_base(files.adapter, policy.target)
+        vocabulary = len(tokenizer) if files.tokenizer == files.adapter else 0
+        module = adapters.merge(module, files.adapter, what, vocabulary=vocabulary)
     return _Loaded(module.to(device).eval(), tokenizer)
+
+
+def _auto_class(config: Any, adapter_rates: bool, what: str) -> tuple[Any, dict[str, int]]:
+    """transformers' class for the model's head, and what to load it with. The base model of an adapter that
+    brings a reward head may be a language model.
+
+    Raises:
+        UsageError: the model can neither continue a text nor give a reward.
+    """
+    import transformers
+
+    names = " ".join(config.architectures or [])
+    both = getattr(config, "is_encoder_decoder", False)
+    if "ForMaskedLM" in names:
+        raise UsageError(f"{what}: {names} sees both sides of a token; name a causal language model")
+    rates = "ForSequenceClassification" in names
+    if not rates and not adapter_rates:
+        return (transformers.AutoModelForSeq2SeqLM if both else transformers.AutoModelForCausalLM), {}
+    if both:
+        raise UsageError(f"{what}: {names} is an encoder-decoder reward model; name a decoder-only one")
+    return transformers.AutoModelForSequenceClassification, {} if rates else {"num_labels": 1}
 
 
 def _dtype(policy: Policy, config: Any, device: torch.device) -> torch.dtype | str:
@@ -123,14 +135,6 @@ def _device(policy: Policy) -> torch.device:
             f"policy {policy.spec!r}: device {name!r} is not usable here; write device=cpu"
         ) from error
     return device
-
-
-def _adapt(module: Any, policy: Policy) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise UsageError(f"policy {policy.spec!r}: an adapter needs peft; pip install peft") from error
-    return PeftModel.from_pretrained(module, str(adapter_folder(policy))).merge_and_unload()
 
 
 @contextmanager

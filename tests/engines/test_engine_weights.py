@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_model, make_tokenizer
+from tiny_models import SEQ2SEQ, make_model, make_seq2seq, make_tokenizer
 
 from alignbench.engines import identity, lazy, open_engine, weights
 from alignbench.engines.lazy import LazyEngine
 from alignbench.engines.policy import parse_policy
-from alignbench.engines.types import Generate, Reward, Sampling
+from alignbench.engines.seq2seq import Seq2SeqEngine
+from alignbench.engines.types import Generate, Reward, Sampling, Score
 from alignbench.errors import UsageError, WorkError
 
 
@@ -240,12 +241,6 @@ def test_a_checkpoint_that_lacks_weights_is_refused(copy: Path) -> None:
         open_engine(parse_policy(str(copy)))
 
 
-def test_an_adapter_alone_is_no_policy(copy: Path) -> None:
-    (copy / "config.json").rename(copy / "adapter_config.json")
-    with pytest.raises(UsageError, match=r"is an adapter; write BASE_MODEL\?adapter="):
-        open_engine(parse_policy(str(copy)))
-
-
 def test_a_masked_language_model_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
@@ -261,9 +256,24 @@ def test_a_folder_may_have_an_at_sign(copy: Path) -> None:
     assert parse_policy(f"{copy}@main").revision == "main"
 
 
-def test_an_encoder_decoder_is_refused(copy: Path) -> None:
-    (copy / "config.json").write_text('{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}')
-    with pytest.raises(UsageError, match="encoder-decoder"):
+@pytest.mark.parametrize("family", SEQ2SEQ)
+def test_an_encoder_decoder_is_loaded(family: str, tmp_path: Path) -> None:
+    model, tokenizer = make_seq2seq(family), make_tokenizer(behind=True)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    requests = [Score("the cat", " sat"), Score("the dog", " ran")]
+    want = dict(item for batch in Seq2SeqEngine(model, tokenizer).score(requests) for item in batch)
+    for _ in range(2):  # loaded at once, then when it is asked
+        engine = open_engine(parse_policy(str(tmp_path / "model")))
+        assert dict(item for batch in engine.score(requests) for item in batch) == want
+        assert engine.identity["dtype"] == "float32"
+
+
+def test_an_encoder_decoder_reward_model_is_refused(copy: Path) -> None:
+    (copy / "config.json").write_text(
+        '{"model_type": "t5", "architectures": ["T5ForSequenceClassification"], "num_labels": 1}'
+    )
+    with pytest.raises(UsageError, match="encoder-decoder reward model"):
         open_engine(parse_policy(str(copy)))
 
 
