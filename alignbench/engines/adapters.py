@@ -26,9 +26,9 @@ PREFIX = "base_model.model."
 """What PEFT puts before a parameter's name in the model."""
 
 
-def parameter_names(folder: Path, what: str) -> set[str]:
-    """Names, as in the model, of the parameters that an adapter brings; those of the base model among them
-    are replaced as a whole (a reward head, embeddings that were trained too).
+def parameter_shapes(folder: Path, what: str) -> dict[str, tuple[int, ...]]:
+    """Names, as in the model, and shapes of the parameters that an adapter brings; those of the base model
+    among them are replaced as a whole (a reward head, embeddings that were trained too).
 
     Args:
         folder: of the adapter.
@@ -39,9 +39,10 @@ def parameter_names(folder: Path, what: str) -> set[str]:
     """
     peft = _peft(what)
     try:
-        return {name.removeprefix(PREFIX) for name in peft.load_peft_weights(str(folder), device="cpu")}
+        brought = peft.load_peft_weights(str(folder), device="cpu")
     except FAILURES as error:
         raise UsageError(f"{what}: the adapter in {folder} cannot be read: {_reason(error)}") from error
+    return {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in brought.items()}
 
 
 def merge(module: Any, folder: Path, what: str, *, vocabulary: int = 0) -> Any:
@@ -51,22 +52,24 @@ def merge(module: Any, folder: Path, what: str, *, vocabulary: int = 0) -> Any:
         module: a transformers model, on the CPU, so that every device gets the same weights. It is changed.
         folder: of the adapter.
         what: the start of the error's sentence.
-        vocabulary: tokens of the tokenizer that lies beside the adapter: the embeddings grow to as many.
+        vocabulary: tokens of the tokenizer that lies beside the adapter, all of which need embeddings.
 
     Raises:
         UsageError: peft is not installed; the adapter was trained on another model, cannot be merged, or
             holds numbers that are none.
     """
     peft = _peft(what)
-    names = parameter_names(folder, what)
-    if vocabulary > module.get_input_embeddings().num_embeddings:
-        module.resize_token_embeddings(vocabulary, mean_resizing=False)
-        grown = next(n for n, p in module.named_parameters() if p is module.get_input_embeddings().weight)
-        if grown not in names:
-            raise UsageError(
-                f"{what}: the tokenizer beside the adapter in {folder} has tokens that the model has not, "
-                "and the adapter does not bring their embeddings; save it with save_embedding_layers=True"
-            )
+    table = module.get_input_embeddings()
+    name = next(name for name, parameter in module.named_parameters() if parameter is table.weight)
+    brought = parameter_shapes(folder, what).get(name)
+    rows = brought[0] if brought else table.num_embeddings
+    if vocabulary > rows:
+        raise UsageError(
+            f"{what}: the tokenizer beside the adapter in {folder} has tokens that the model has not, and "
+            "the adapter does not bring their embeddings; save it with save_embedding_layers=True"
+        )
+    if rows != table.num_embeddings:
+        module.resize_token_embeddings(rows, mean_resizing=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft only warns of is an error here

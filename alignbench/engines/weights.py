@@ -79,8 +79,8 @@ def _load(policy: Policy, files: Files, device: torch.device) -> _Loaded:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"{what}: the model in {folder} cannot be loaded: {reason}") from error
-    brought = adapters.parameter_names(files.adapter, what) if files.adapter else set()
-    lacking = sorted(set(report["missing_keys"]) - brought)
+    brought = adapters.parameter_shapes(files.adapter, what) if files.adapter else {}
+    lacking = sorted(set(report["missing_keys"]) - brought.keys())
     if lacking:
         raise UsageError(
             f"{what}: the checkpoint in {folder} lacks the weights {', '.join(lacking[:3])}; "
