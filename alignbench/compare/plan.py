@@ -186,7 +186,7 @@ def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[
         found = find_tasks(["pocket"], **options)  # type: ignore[arg-type]
         return found, f"tasks: the pocket suite ({len(found)} tasks), as every policy is of the pocket world"
     entries = [e for e in list_entries(settings.tasks_dirs) if e.spec is not None and e.spec.world is None]
-    kinds = ("preference",) if rewards else ("generate", "multiple_choice")
+    kinds = ("preference",) if rewards else ("generate", "multiple_choice", "loglikelihood")
     entries = [entry for entry in entries if entry.spec is not None and entry.spec.kind in kinds]
     chosen = [entry for entry in entries if "default" in entry.suites] or entries
     kept, missing = [], []

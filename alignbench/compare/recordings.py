@@ -81,7 +81,7 @@ def join_recordings(recordings: Mapping[str, Recording], tasks: Sequence[Task]) 
     return {name: _join(recording, asked) for name, recording in recordings.items()}
 
 
-_ASKS = {"multiple_choice": "log-likelihoods", "preference": "rewards"}
+_ASKS = {"multiple_choice": "log-likelihoods", "loglikelihood": "log-likelihoods", "preference": "rewards"}
 
 
 def _asked(document: Document) -> Asked:

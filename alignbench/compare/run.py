@@ -23,6 +23,7 @@ from alignbench.judges.types import Rater
 from alignbench.ledger import content_key
 from alignbench.processes import folder_lock
 from alignbench.progress import progress
+from alignbench.tasks.types import WITH_CHOICES
 
 
 def run_comparison(
@@ -124,7 +125,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
     found.fingerprints[policy.name] = content_key(identity=dict(engine.identity))[:16]
     found.described[policy.name] = engine.describe()
     total = sum(
-        1 if task.kind == "generate" else len(doc.choices)
+        len(doc.choices) if task.kind in WITH_CHOICES else 1
         for task in plan.tasks
         for doc in plan.documents[task.name]
     )

@@ -28,7 +28,7 @@ from alignbench.metrics.choices import chosen
 from alignbench.progress import Advance
 from alignbench.tasks.types import Document, Task, Values
 
-VERBS = {"generate": "generate", "multiple_choice": "score", "preference": "reward"}
+VERBS = {"generate": "generate", "multiple_choice": "score", "loglikelihood": "score", "preference": "reward"}
 """Task kind → the engine's verb, which is also the ledger's kind."""
 
 
@@ -46,7 +46,8 @@ def select_documents(task: Task, limit: int | None, seed: int = 0) -> list[Docum
 
 
 def requests_of(task: Task, document: Document, seed: int = 0) -> list[Request]:
-    """What is asked for one document: one prompt, one score a choice, or the rewards of chosen and rejected.
+    """What is asked for one document: one prompt, one score a choice, that of the target (of a whole document
+    where the prompt is empty), or the rewards of chosen and rejected.
 
     A sampled completion's seed comes from (``seed``, task, document), so it is the same in any subset and for
     every policy; greedy decoding has seed 0, because no seed changes it.
@@ -55,6 +56,11 @@ def requests_of(task: Task, document: Document, seed: int = 0) -> list[Request]:
         sampling = Sampling(**{**task.sampling, "stop": tuple(task.sampling.get("stop", ()))})
         own = _seed("sample", seed, task.name, document.doc_id) if sampling.temperature > 0 else 0
         return [Generate(document.prompt, sampling, own)]
+    if task.kind == "loglikelihood":
+        target = document.target or ""
+        if not document.prompt:
+            return [Score("", target, rolling=True)]
+        return [Score(document.prompt, document.delimiter + target)]
     continuations = [document.delimiter + choice for choice in document.choices]
     if task.kind == "multiple_choice":
         return [Score(document.prompt, text) for text in continuations]
@@ -183,7 +189,8 @@ def _sample(policy: Policy, task: Task, document: Document, given: list[Any], va
 def _outcome(
     task: Task, document: Document, given: list[Any]
 ) -> tuple[str | None, int | None, tuple[str, ...]]:
-    """The output to show, its tokens and its flags. A choice's tokens are those of the likeliest one."""
+    """The output to show, its tokens and its flags. A choice's tokens are those of the likeliest one. Where a
+    target was only scored the output is known if greedy decoding gives the target, else it is left empty."""
     if not given:
         return None, None, ("missing",)
     flags: tuple[str, ...] = (CUT,) if any(each.cut for each in given) else ()
@@ -194,6 +201,8 @@ def _outcome(
         if not completion.text.strip():
             flags = (*flags, "empty")
         return completion.text, len(completion.token_ids), flags
+    if task.kind == "loglikelihood":
+        return document.target if given[0].greedy else "", given[0].n_tokens, flags
     numbers = [each.logprob if isinstance(each, Scored) else each.reward for each in given]
     best = chosen(numbers)
     return document.choices[best], given[best].n_tokens, flags

@@ -8,7 +8,7 @@ from typing import Any
 from alignbench.engines import require_model
 from alignbench.engines.inputs import open_inputs
 from alignbench.engines.policy import Policy, parse_policy
-from alignbench.engines.types import Generate
+from alignbench.engines.types import Generate, Score
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation.run import requests_of
 from alignbench.tasks.documents import documents_fingerprint, metrics_with_levels
@@ -76,7 +76,11 @@ def render(
     shown = {
         "doc_id": document.doc_id,
         "text": document.prompt,
-        "continuations": [document.delimiter + choice for choice in document.choices],
+        "continuations": [
+            request.continuation if isinstance(request, Score) else request.response
+            for request in requests_of(task, document, seed)
+            if not isinstance(request, Generate)
+        ],
     }
     return shown if policy is None else shown | reaches(task, document, parse_policy(policy), seed)
 
@@ -106,7 +110,7 @@ def reaches(task: Task, document: Document, policy: Policy, seed: int = 0) -> di
         "in_front": {"token_ids": inputs.in_front, "tokens": named(inputs.in_front)},
         "prefix": inputs.prefix,
         "context_length": inputs.window,
-        "delimiter": document.delimiter if document.choices else None,
+        "delimiter": document.delimiter if not isinstance(first, Generate) and document.prompt else None,
         "sampling": asdict(first.sampling) if isinstance(first, Generate) else None,
         "requests": [
             {

@@ -80,10 +80,10 @@ class Builder:
         correct = self._correct(choices, fields)
         references = tuple(str(text) for text in self._values(self.references, fields, "references"))
         prompt = self.prompt(fields)
-        self._refuse_two_spaces(prompt, choices)
         target = self.target(fields) if self.target else None
         if target is None:
             target = choices[correct[0]] if correct else references[0] if references else None
+        self._refuse_two_spaces(prompt, (target or "",) if self.spec.kind == "loglikelihood" else choices)
         if not references and target is not None:
             references = (target,)
         return Document(
@@ -98,11 +98,13 @@ class Builder:
             references=references,
         )
 
-    def _refuse_two_spaces(self, prompt: str, choices: Sequence[str]) -> None:
-        spaced = self.delimiter[:1].isspace()
-        if choices and spaced and (prompt[-1:].isspace() or any(choice[:1].isspace() for choice in choices)):
+    def _refuse_two_spaces(self, prompt: str, texts: Sequence[str]) -> None:
+        """``texts``: what stands behind the prompt, if anything. Before a whole document is no delimiter."""
+        spaced = self.delimiter[:1].isspace() and (prompt or self.spec.kind != "loglikelihood")
+        if texts and spaced and (prompt[-1:].isspace() or any(text[:1].isspace() for text in texts)):
+            what = "the target" if self.spec.kind == "loglikelihood" else "a choice"
             raise UsageError(
-                f"{self.path}: the prompt ends or a choice begins with a space and the delimiter adds "
+                f"{self.path}: the prompt ends or {what} begins with a space and the delimiter adds "
                 "another; write delimiter: ''"
             )
 
@@ -111,7 +113,7 @@ class Builder:
             if len(choices) != 2:
                 raise UsageError(f"{self.path}: choices: a preference has two, chosen and rejected")
             return (0,)
-        if self.spec.kind == "generate":
+        if self.spec.kind != "multiple_choice":
             return ()
         if len(choices) < 2:
             raise UsageError(f"{self.path}: choices: found {len(choices)}, and a question needs two or more")

@@ -17,10 +17,11 @@ def scorer(spec: TaskSpec, path: Path, *, trusted: bool) -> Callable[[Document, 
     """Return the function that turns what came back into every metric of the task.
 
     A Python function of the task file is called as ``score(fields, answer)``, with the output text
-    (generate), the choices' log-likelihoods (multiple_choice) or the pair of rewards (preference). It
-    returns a number or None for its metric, or a mapping of metric names; one that several metrics share is
-    called once a document. A true value under ``unparsed`` says that the output held no answer to score; the
-    metrics beside it are then the wrong answer's.
+    (generate), the choices' log-likelihoods (multiple_choice), the target's log-likelihood and whether greedy
+    decoding gives it (loglikelihood), or the pair of rewards (preference). It returns a number or None for
+    its metric, or a mapping of metric names; one that several metrics share is called once a document. A true
+    value under ``unparsed`` says that the output held no answer to score; the metrics beside it are then the
+    wrong answer's.
     """
     functions: dict[str, Callable[..., Any]] = {}  # loaded when the first answer comes: listing runs no code
 
@@ -50,6 +51,8 @@ def _given(kind: str, answer: Any) -> Any:
         return answer.text
     if kind == "multiple_choice":
         return [scored.logprob for scored in answer]
+    if kind == "loglikelihood":
+        return answer[0].logprob, answer[0].greedy
     chosen, rejected = answer
     return chosen.reward, rejected.reward
 
@@ -60,6 +63,8 @@ def _built_in(kind: str, name: str, document: Document, given: Any) -> float | N
         result: float | None = metric(given, document.references)
     elif kind == "multiple_choice":
         result = metric(given, document.correct, document.choices)
+    elif kind == "loglikelihood":
+        result = metric(*given, document.target)
     else:
         result = metric(*given)
     return result

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from alignbench.errors import UsageError, nearest
 from alignbench.tasks.taskfile import EXTENDS, Location, TaskFile, read_taskfile
-from alignbench.tasks.types import Area, Kind, Unit
+from alignbench.tasks.types import WITH_CHOICES, Area, Kind, Unit
 
 FUNCTION = r"^[\w-]+\.py:[A-Za-z_]\w*$"
 
@@ -78,7 +78,9 @@ class TaskSpec(_Part):
 
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
-    that stands once at the head, before exemplars and prompt, with an empty line behind it.
+    that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
+    ``loglikelihood`` asks for the likelihood of ``target`` behind the prompt; behind an empty one
+    (``prompt: ""``) the target is a whole document, scored in windows where it exceeds a model's context.
     """
 
     task: str = Field(pattern=r"^[\w.-]+$")
@@ -118,36 +120,25 @@ class TaskSpec(_Part):
 
 def _misfits(spec: TaskSpec) -> Iterator[str]:
     """What pydantic's types cannot say, one sentence each."""
-    from alignbench.metrics import BUILT_IN
-
     names = [metric.name for metric in spec.metrics]
     if (spec.data is None) == (spec.documents is None):
         yield "give either 'data' (a data set) or 'documents' (file.py:function)"
-    if spec.kind != "generate" and spec.choices is None:
+    if spec.kind in WITH_CHOICES and spec.choices is None:
         yield f"kind {spec.kind} needs 'choices'" + (
             ": [chosen, rejected]" if spec.kind == "preference" else ""
         )
     if spec.kind == "multiple_choice" and spec.correct is None:
         yield "kind multiple_choice needs 'correct', the indices of the right choices"
+    if spec.kind == "loglikelihood" and spec.target is None:
+        yield "kind loglikelihood needs 'target', the text whose likelihood is asked for"
     if spec.judged and spec.kind != "generate":
         yield "only a task of kind generate can be 'judged'"
     if not names and not spec.judged:
         yield "give at least one of 'metrics', or 'judged: true'"
     if len(set(names)) < len(names):
         yield "two metrics have the same name; rename one"
-    known = list(BUILT_IN[spec.kind])
     for metric in spec.metrics:
-        if metric.function is None and spec.score is None and metric.name not in known:
-            yield (
-                f"metric {metric.name!r} is not built in for kind {spec.kind}{nearest(metric.name, known)}; "
-                f"built in are {', '.join(known)}, others need 'function' or 'score' (file.py:function)"
-            )
-        if metric.chance == "uniform" and spec.kind != "multiple_choice":
-            yield f"metric {metric.name!r}: 'chance: uniform' is for multiple_choice; give a number"
-        if metric.bounds is not None and not -math.inf < metric.bounds[0] < metric.bounds[1] < math.inf:
-            yield f"metric {metric.name!r}: 'bounds' are two numbers, the lower first"
-        if metric.function is None and spec.score is None and (metric.unit or metric.bounds):
-            yield f"metric {metric.name!r} is built in and knows its unit and bounds; take them out"
+        yield from _metric_misfits(metric, spec)
     if names and spec.headline is None:
         yield f"'headline' is missing: name one of {', '.join(names)}"
     if spec.headline is not None and spec.headline not in names:
@@ -156,6 +147,26 @@ def _misfits(spec: TaskSpec) -> Iterator[str]:
         yield "'few_shot.split' needs 'data'"
     if spec.few_shot and spec.target is None and spec.kind != "multiple_choice":
         yield "'few_shot' needs 'target', the exemplars' answer"
+
+
+def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
+    from alignbench.metrics import BUILT_IN, LOWER
+
+    known = list(BUILT_IN[spec.kind])
+    own = metric.function is not None or spec.score is not None
+    if not own and metric.name not in known:
+        yield (
+            f"metric {metric.name!r} is not built in for kind {spec.kind}{nearest(metric.name, known)}; "
+            f"built in are {', '.join(known)}, others need 'function' or 'score' (file.py:function)"
+        )
+    if metric.chance == "uniform" and spec.kind != "multiple_choice":
+        yield f"metric {metric.name!r}: 'chance: uniform' is for multiple_choice; give a number"
+    if metric.bounds is not None and not -math.inf < metric.bounds[0] < metric.bounds[1] < math.inf:
+        yield f"metric {metric.name!r}: 'bounds' are two numbers, the lower first"
+    if not own and metric.name in known and metric.name in LOWER and metric.higher_is_better:
+        yield f"metric {metric.name!r} is better when it is lower; write higher_is_better: false"
+    if not own and (metric.unit or metric.bounds):
+        yield f"metric {metric.name!r} is built in and knows its unit and bounds; take them out"
 
 
 def read_spec(path: Path) -> TaskSpec:

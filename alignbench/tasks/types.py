@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 Area = Literal["truthfulness", "toxicity", "bias", "safety", "nlp", "helpfulness"]
-Kind = Literal["generate", "multiple_choice", "preference"]
+Kind = Literal["generate", "multiple_choice", "loglikelihood", "preference"]
+WITH_CHOICES: frozenset[Kind] = frozenset({"multiple_choice", "preference"})
+"""The kinds whose documents have choices."""
 Unit = Literal["rate", "raw"]
 """How a metric is printed: in percent, or as it is."""
 Values = Mapping[str, float | None]
@@ -59,8 +61,9 @@ class Task:
     """One task as loaded from its YAML file.
 
     ``score(document, answer)`` turns what came back into metric values. ``answer`` is a Completion for
-    ``generate``, a list of Scored (one per choice) for ``multiple_choice``, and a pair of Rewarded
-    (chosen, rejected) for ``preference``. ``source``: two tasks with the same one ask about the same rows.
+    ``generate``, a list of Scored (one per choice) for ``multiple_choice``, a list of one Scored (of the
+    target) for ``loglikelihood``, and a pair of Rewarded (chosen, rejected) for ``preference``. ``source``:
+    two tasks with the same one ask about the same rows.
     """
 
     name: str
