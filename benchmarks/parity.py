@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,16 +107,17 @@ def judge(
     def gap(i: int, mine: Any, other: Any) -> float:
         if requests.verb == "generate_until":
             return _gap_of_texts(oracle, raw[i], mine, other)
-        return oracle.score(*requests.requests[i])[1]
+        found = oracle.score(*requests.requests[i])
+        return found[1] if found else math.inf
 
     result = compare(requests, ours, theirs, gap)
     for entry in [*result.differences, *result.known]:
         if requests.verb == "loglikelihood" and all(map(str.strip, requests.requests[entry["request"]])):
-            entry["float64"] = oracle.score(*requests.requests[entry["request"]])[0]
+            found = oracle.score(*requests.requests[entry["request"]])
+            entry["float64"] = found[0] if found else None
     for entry in result.known:
         reference = entry.get("float64")
-        checkable = reference is not None and not isinstance(entry["theirs"], dict)
-        if checkable and abs(entry["ours"][0] - reference) > tolerance(reference):
+        if reference is not None and abs(entry["ours"][0] - reference) > tolerance(reference):
             result.differences.append(entry)
     return result
 

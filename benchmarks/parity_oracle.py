@@ -38,17 +38,24 @@ class Oracle:
         return found
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of both by the harness's rule; the context is not empty and nothing is cut."""
+        """Token ids of both by the harness's rule, cut on the left to the window; the context is not empty."""
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
         before = self.tokenizer(kept)["input_ids"]
         if not self.causal:
             return before, self.tokenizer(continuation, add_special_tokens=False)["input_ids"]
-        return before, self.tokenizer(kept + continuation)["input_ids"][len(before) :]
+        whole = self.tokenizer(kept + continuation)["input_ids"]
+        targets = len(whole) - len(before)
+        whole = whole[-(self.model.config.max_position_embeddings + 1) :]
+        start = max(1, len(whole) - targets)
+        return whole[:start], whole[start:]
 
-    def score(self, context: str, continuation: str) -> tuple[float, float]:
-        """The sum, and the smallest gap between the two likeliest tokens at the continuation's positions."""
+    def score(self, context: str, continuation: str) -> tuple[float, float] | None:
+        """The sum, and the smallest gap between the two likeliest tokens at the continuation's positions;
+        None where no token of the text is the continuation's alone."""
         before, targets = self.pair(context, continuation)
+        if not targets:
+            return None
         logprobs = self._at(before, targets)
         top = logprobs.topk(2, -1).values
         at = logprobs.gather(1, torch.tensor(targets)[:, None])
