@@ -30,12 +30,13 @@ def special_prefix(tokenizer: Any) -> list[int]:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-    """Token ids of each text, with the tokenizer's default special tokens in front and none behind."""
+    """Token ids of each text, with the tokenizer's default special tokens in front and none behind. A text
+    that begins with them already (``<s>`` written out) gets no second ones."""
     if not texts:
         return []
     bodies: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     prefix = special_prefix(tokenizer) if special else []
-    return [prefix + body for body in bodies] if prefix else bodies
+    return [body if body[: len(prefix)] == prefix else prefix + body for body in bodies]
 
 
 def encode_pairs(
