@@ -79,18 +79,20 @@ def carry_out(plan: Plan, options: dict[str, Any]) -> None:
     """
     import json
 
-    from alignbench.compare.plan import replaced
-    from alignbench.compare.results import to_json
-    from alignbench.compare.run import execute
-
     for note in plan.notes:
         say(note)
     if options["dry_run"]:
+        from alignbench.compare.dry import describe
+
         described = describe(plan)
         click.echo(
             json.dumps(described, indent=1, ensure_ascii=False) if options["as_json"] else _dry(described)
         )
         return
+    from alignbench.compare.plan import replaced
+    from alignbench.compare.results import to_json
+    from alignbench.compare.run import execute
+
     before = replaced(plan)
     if before:
         say(f"{plan.out} holds the comparison of {before}; it is replaced")
@@ -115,45 +117,91 @@ def say(text: str) -> None:
 # --- the dry run -------------------------------------------------------------------------------------------
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """What a plan would ask, as JSON: the policies, the judges and, for each task, its requests."""
-    from dataclasses import asdict
-
-    from alignbench.evaluation import dry_run
-
-    settings = plan.settings
-    counted = dry_run(plan.tasks, limit=settings.limit, seed=settings.seed)
-    return {
-        "policies": {policy.name: policy.spec for policy in plan.policies},
-        "judges": {spec.name: spec.spec for spec in plan.judges},
-        "recorded": list(plan.recorded),
-        "reference": plan.reference,
-        "win_reference": plan.win_reference,
-        "out": str(plan.out),
-        "tasks": [asdict(task) for task in counted],
-    }
-
-
 def _dry(described: dict[str, Any]) -> str:
-    n = len(described["policies"])
-    lines = [f"policies: {', '.join(described['policies'])}"]
-    if n > 1:
+    policies = described["policies"]
+    lines = [f"policies: {', '.join(policies)}"]
+    if len(policies) > 1:
         lines.append(f"judges: {', '.join(described['judges']) or 'none'}")
     lines.append(f"writes: {described['out']}\n")
-    rows = [["task", "kind", "documents", "requests", "tokens in", "tokens out, at most"]]
-    for task in described["tasks"]:
-        numbers = [task[key] for key in ("documents", "requests", "input_tokens", "output_tokens")]
-        rows.append([task["task"], task["kind"], *(f"{x:,}" for x in numbers)])
-    lines.append(table(rows))
+    told = [cost for cost in described["costs"] if not cost["problem"]]
+    lines.append(_costs(told) if told else _counts(described["tasks"]))
     total = sum(task["requests"] for task in described["tasks"])
     read = described["recorded"]
+    held = sum(task["held"] for cost in told for task in cost["tasks"])
     lines.append(
-        f"\n{total:,} requests a policy, {total * (n - len(read)):,} in all (less what the ledger holds)"
+        f"\n{total:,} requests a policy, {total * (len(policies) - len(read)):,} in all"
+        + (f", of which the ledger holds {held:,}" if told else " (less what the ledger holds)")
         + (f"; recorded, so nothing is asked: {', '.join(read)}" if read else "")
     )
+    lines += [_basis(cost) for cost in told]
+    if told:
+        lines.append(f"{ESTIMATED}{' and judging are' if described['judges'] else ' is'} not in it.")
+    lines += [f"{c['policy']}: not estimated: {c['problem']}" for c in described["costs"] if c["problem"]]
     for task in described["tasks"]:
-        lines.append(f"\n--- {task['task']}: a prompt ---\n{task['example']}")
+        shown: dict[str, list[str]] = {}
+        for cost in told:
+            example = next(row["example"] for row in cost["tasks"] if row["task"] == task["task"])
+            shown.setdefault(example, []).append(cost["policy"])
+        for text, names in (shown or {task["example"]: []}).items():
+            gets = f" as {', '.join(names)} gets it" if names else ""
+            lines.append(f"\n--- {task['task']}: a prompt{gets} ---\n{text}")
     return "\n".join(lines)
+
+
+ESTIMATED = (
+    "Times are estimates from rates measured here just now, and an upper bound where completions end early; "
+    "loading"
+)
+
+
+def _costs(told: list[dict[str, Any]]) -> str:
+    """What each policy's tasks cost."""
+    head = ("documents", "requests", "held", "tokens in", "computed", "tokens out, at most", "time")
+    rows = [["policy", "task", *head]]
+    sampled = False
+    for cost in told:
+        for task in cost["tasks"]:
+            estimated = task["counted"] < task["unanswered"]
+            sampled = sampled or estimated
+            counts = [f"{task[key]:,}" for key in ("documents", "requests", "held")]
+            numbers = [task[key] for key in ("input_tokens", "computed_tokens", "output_tokens")]
+            tokens = [f"{'~' if estimated and x else ''}{x:,}" for x in numbers]
+            rows.append([cost["policy"], task["task"], *counts, *tokens, _duration(task["seconds"])])
+    lines = [table(rows)]
+    if sampled:
+        lines.append("~ scaled up from a random sample of the documents")
+    cut = [f"{row['task']} on {c['policy']} {row['cut']:,}" for c in told for row in c["tasks"] if row["cut"]]
+    if cut:
+        lines.append(f"requests that would lose their beginning to fit the context: {', '.join(cut)}")
+    return "\n".join(lines)
+
+
+def _counts(tasks: list[dict[str, Any]]) -> str:
+    """What the tasks ask, where no policy's tokenizer is at hand."""
+    rows = [["task", "kind", "documents", "requests", "tokens in", "tokens out, at most"]]
+    for task in tasks:
+        numbers = [task[key] for key in ("documents", "requests", "input_tokens", "output_tokens")]
+        rows.append([task["task"], task["kind"], *(f"{x:,}" for x in numbers)])
+    return table(rows)
+
+
+def _basis(cost: dict[str, Any]) -> str:
+    """One policy's time and memory, and what they rest on."""
+    rates = cost["rates"]
+    return (
+        f"{cost['policy']}: {_duration(cost['seconds'])}, about {cost['peak_bytes'] / 1e9:.2g} GB of memory "
+        f"on {cost['device']} ({cost['parameters']:,} parameters in {cost['dtype']}, "
+        f"{cost['batch_tokens']:,} tokens a pass; measured: {rates['flops'] / 1e9:,.0f} GFLOP/s, "
+        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Rounded, because it is estimated."""
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.2g} {unit}"
+    return f"about {seconds:.0f} s" if seconds >= 1.5 else "about a second" if seconds > 0.5 else "no time"
 
 
 # --- the table at the end ----------------------------------------------------------------------------------

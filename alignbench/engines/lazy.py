@@ -50,27 +50,49 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
 
         return load_policy(policy, batch_tokens=batch_tokens)
 
-    files = locate(policy)
-    prefix = read_prefix(policy)
     try:
-        content = content_of(files, fresh=fresh)
+        key, identity = _recognise(policy, fresh)
     except ValueError:  # a config that is no JSON: loading says so
         return load()
-    chosen = {
-        option: value for option, value in policy.options.items() if option not in ("prefix", "adapter")
-    }
-    depends = [content, chosen, environment.versions(LIBRARIES), accelerators()]
-    key = digest_text(json.dumps(depends, sort_keys=True))
     known = None if fresh else recall("identities").get(key)
     if known is None or "described" not in known:
         engine = load()
         resolved = {part: engine.identity[part] for part in RESOLVED}
         remember("identities", key, resolved | {"described": engine.describe()})
         return engine
-    resolved = {part: known[part] for part in RESOLVED}
-    identity = {**content, **resolved, "prefix": digest_text(prefix) if prefix else None}
+    identity |= {part: known[part] for part in RESOLVED}
     forget = partial(remember, "identities", key, None)
     return LazyEngine(policy, identity, load, forget, described=known["described"])
+
+
+def known_identity(policy: Policy) -> dict[str, Any] | None:
+    """The identity of a policy that was opened before; None where none is remembered. Nothing is loaded.
+
+    Raises:
+        UsageError: its files or its prefix cannot be found.
+    """
+    try:
+        key, identity = _recognise(policy, fresh=False)
+    except ValueError:
+        return None
+    known = recall("identities").get(key)
+    return None if known is None else identity | {part: known[part] for part in RESOLVED}
+
+
+def _recognise(policy: Policy, fresh: bool) -> tuple[str, dict[str, Any]]:
+    """What the rest of a policy's identity is remembered by, and its identity as far as files tell.
+
+    Raises:
+        ValueError: its config is no JSON.
+    """
+    content = content_of(locate(policy), fresh=fresh)
+    prefix = read_prefix(policy)
+    chosen = {
+        option: value for option, value in policy.options.items() if option not in ("prefix", "adapter")
+    }
+    depends = [content, chosen, environment.versions(LIBRARIES), accelerators()]
+    key = digest_text(json.dumps(depends, sort_keys=True))
+    return key, {**content, "prefix": digest_text(prefix) if prefix else None}
 
 
 class LazyEngine:

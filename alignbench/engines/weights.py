@@ -115,6 +115,20 @@ def _auto_class(config: Any, adapter_rates: bool, what: str) -> tuple[Any, dict[
     return transformers.AutoModelForSequenceClassification, {} if rates else {"num_labels": 1}
 
 
+def setting(policy: Policy, config: Any) -> tuple[Any, torch.dtype, torch.device]:
+    """transformers' class, the dtype and the device that a policy with this config would be loaded with.
+
+    Raises:
+        UsageError: the model is of no use here, or ``dtype`` or ``device`` is not.
+    """
+    device = _device(policy)
+    dtype = _dtype(policy, config, device)
+    if not isinstance(dtype, torch.dtype):
+        dtype = getattr(config, "dtype", None) or torch.float32
+    kind, _ = _auto_class(config, locate(policy).classifies, f"policy {policy.spec!r}")
+    return kind, dtype, device
+
+
 def _dtype(policy: Policy, config: Any, device: torch.device) -> torch.dtype | str:
     """The dtype asked for; else the checkpoint's own, but for float16 on a CPU, which is bad at it."""
     name = policy.options.get("dtype", "auto")

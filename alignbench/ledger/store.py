@@ -60,6 +60,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be part of a ledger key")
 
 
+def ledger_path(workspace: Path | None = None) -> Path:
+    """Where a workspace's ledger is, or would be; ``ALIGNBENCH_HOME`` or the user's cache by default."""
+    return (workspace or default_workspace()).expanduser() / FILE
+
+
 class Ledger:
     """The open ledger of a workspace. A context manager; use one instance in one thread.
 
@@ -83,7 +88,8 @@ class Ledger:
             UsageError: the folder cannot be written to or lies on a network file system, or its ledger is
                 damaged or of another version.
         """
-        folder = (workspace or default_workspace()).expanduser()
+        path = ledger_path(workspace)
+        folder = path.parent
         mend = "name another folder with --workspace or ALIGNBENCH_HOME"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,6 @@ class Ledger:
             )
         if not os.access(folder, os.W_OK):
             raise UsageError(f"workspace {folder} is not writable; {mend}")
-        path = folder / FILE
         try:
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             version = _prepare(connection)

@@ -1,0 +1,50 @@
+"""What a plan would ask and cost, said without asking: ``--dry-run``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from alignbench import engines
+from alignbench.compare.plan import Plan
+from alignbench.engines.policy import Policy
+from alignbench.errors import UsageError
+from alignbench.evaluation import dry_run
+from alignbench.evaluation.cost import PolicyCost, policy_cost
+from alignbench.ledger import Ledger, ledger_path
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON: the policies, the judges, each task's documents and requests and, for each policy
+    that is run, its ``costs`` (see ``PolicyCost``); where they cannot be told, ``problem`` says why."""
+    settings = plan.settings
+    counted = dry_run(plan.tasks, limit=settings.limit, seed=settings.seed)
+    return {
+        "policies": {policy.name: policy.spec for policy in plan.policies},
+        "judges": {spec.name: spec.spec for spec in plan.judges},
+        "recorded": list(plan.recorded),
+        "reference": plan.reference,
+        "win_reference": plan.win_reference,
+        "out": str(plan.out),
+        "tasks": [asdict(task) for task in counted],
+        "costs": [_told(plan, policy) for policy in plan.policies if policy.name not in plan.recorded],
+    }
+
+
+def _told(plan: Plan, policy: Policy) -> dict[str, Any]:
+    try:
+        engines.require_model(policy, plan.settings.engine)
+        return asdict(_cost(plan, policy)) | {"problem": None}
+    except UsageError as error:
+        return {"policy": policy.name, "problem": str(error)}
+
+
+def _cost(plan: Plan, policy: Policy) -> PolicyCost:
+    settings = plan.settings
+    tasks = [(task, plan.documents[task.name]) for task in plan.tasks]
+    cost = partial(policy_cost, policy, tasks, seed=settings.seed, batch_tokens=settings.batch_tokens)
+    if settings.fresh or not ledger_path(settings.workspace).exists():  # opening would make one
+        return cost(None)
+    with Ledger.open(settings.workspace) as ledger:
+        return cost(ledger)
