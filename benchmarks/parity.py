@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from parity_compare import Comparison, compare, tolerance
-from parity_edges import boundaries, edges
+from parity_edges import boundaries, edges, known_differences
 from parity_models import ARCHITECTURES, checkpoint
 from parity_oracle import Oracle
 from parity_report import write
@@ -55,11 +55,13 @@ def request_sets(
         if _wanted(name, each, only) and (causal or each != "rolling")
     ]
     if _wanted(name, "edge cases", only):
-        found.append(edges(tokenizer, window, causal=causal))
+        found.append(edges(tokenizer, window))
     if causal and _wanted(name, "one text, many boundaries", only):
         found.append(boundaries())
     if _wanted(name, "stops it says", only):
         found.append(_stops_it_says(engine, data))
+    for each in found:
+        each.known.update(known_differences(each, tokenizer, window, causal=causal))
     return found
 
 

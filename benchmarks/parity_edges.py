@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from parity_requests import RequestSet
 
-REFUSED = "lm-eval stops with an AssertionError (a continuation without a token); "
-REFUSED_EMPTY = "lm-eval stops with an IndexError (it looks at the first token of nothing); "
+REFUSED_NOTHING = (
+    "an empty continuation: lm-eval stops with an error; here its log-probability is 0, of no token"
+)
+REFUSED_CONTEXT = (
+    "a context of nothing but white space, without BOS: lm-eval stops with an AssertionError (a context "
+    "without tokens); here it counts as empty"
+)
+REFUSED_SWALLOWED = (
+    "a continuation that a merge has swallowed whole: lm-eval stops with an AssertionError (a continuation "
+    "without tokens); here the token that swallowed it is scored"
+)
+REFUSED_LENGTH = (
+    "a continuation longer than the window: lm-eval stops with an AssertionError; here the last tokens that "
+    "fit are scored, and the cut is counted"
+)
+MERGED = (
+    "a merge across the boundary: lm-eval takes the continuation's tokens from the encoding of the whole "
+    "text, but feeds the model the context's own encoding before them (TemplateLM._encode_pair); the two "
+    "together encode no text, or another one; here the whole text's tokens are scored"
+)
+SHORTENED = (
+    "a context longer than the tokenizer's model_max_length, for a model with relative positions: lm-eval "
+    "cuts it on the left (resolve_max_length); here the encoder reads all of it"
+)
+BOUNDARIES = (
+    "requests that agree in all tokens but the last: lm-eval computes them once and gathers a shorter "
+    "continuation's log-probabilities at the first positions of the longest one's "
+    "(HFLM._loglikelihood_tokens: what torch.gather reads is not sliced), so that every sum but the longest "
+    "one's is wrong"
+)
 
 PAIRS: dict[str, tuple[str, str]] = {
     "plain": ("The man walks onto the floor", " and dances."),
@@ -35,70 +62,88 @@ PAIRS: dict[str, tuple[str, str]] = {
 }
 
 
-def edges(tokenizer: Any, window: int | None, *, causal: bool) -> RequestSet:
-    """Every pair of ``PAIRS``, and those that depend on the tokenizer and the window.
+def edges(tokenizer: Any, window: int | None) -> RequestSet:
+    """Every pair of ``PAIRS``, and those that depend on the tokenizer and the window (None: no bound)."""
+    pairs = [*PAIRS.values(), (" \n", "The man."), ("The man", ""), ("", "")]
+    end = tokenizer.eos_token
+    pairs += [("The man dances.", f" The end.{end}"), (f"The man dances.{end}", "The man sleeps.")]
+    pairs += [(end, "The man sleeps."), *_swallowed(tokenizer)]
+    if tokenizer.bos_token:
+        pairs += [(f"{tokenizer.bos_token}The man", " dances"), ("", f"{tokenizer.bos_token}The man")]
+    if window:
+        for surplus in (-1, 0, 1, 2, 300):
+            whole = _of_length(tokenizer, window + surplus)
+            pairs.append((whole[:-8], whole[-8:]))  # " the the"
+        pairs.append(("The man", _of_length(tokenizer, window + 200)))
+    return RequestSet("edge cases", "loglikelihood", list(pairs), apart=True)
+
+
+def known_differences(
+    requests: RequestSet, tokenizer: Any, window: int | None, *, causal: bool
+) -> dict[int, str]:
+    """Which requests lm-eval answers otherwise by its rules, and why: index → reason.
 
     Args:
+        requests: of any verb; rolling texts have none.
         tokenizer: the checkpoint's.
         window: tokens that the model attends to; None where it has no bound.
         causal: whether context and continuation are one text (not so for encoder–decoder models).
     """
-    pairs, known = list(PAIRS.values()), {}
-    bos = bool(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
-    pairs.append((" \n", "The man."))
-    if causal and not bos:
-        known[len(pairs) - 1] = REFUSED.replace("continuation", "context") + "it counts as empty here"
-    pairs.append(("The man", ""))
-    known[len(pairs) - 1] = REFUSED + "here its log-probability is 0, of no token"
-    pairs.append(("", ""))
-    known[len(pairs) - 1] = REFUSED_EMPTY + "here its log-probability is 0, of no token"
-    end = tokenizer.eos_token
-    pairs += [("The man dances.", f" The end.{end}"), (f"The man dances.{end}", "The man sleeps.")]
-    pairs.append((end, "The man sleeps."))
-    if tokenizer.bos_token:
-        pairs += [(f"{tokenizer.bos_token}The man", " dances"), ("", f"{tokenizer.bos_token}The man")]
-    swallowed = _swallowed(tokenizer)
-    if causal and swallowed:
-        pairs.append(swallowed)
-        known[len(pairs) - 1] = REFUSED + "here the token that swallowed the continuation is scored"
-    if causal and window:
-        count: Callable[[str], int] = lambda text: len(tokenizer(text)["input_ids"])  # noqa: E731
-        for surplus in (-1, 0, 1, 2, 300):
-            whole = _of_length(count, window + surplus)
-            pairs.append((whole[:-8], whole[-8:]))  # " the the"
-        whole = _of_length(count, window + 200)
-        pairs.append(("The man", whole))
-        known[len(pairs) - 1] = (
-            "lm-eval stops with an AssertionError (a continuation longer than the window); here its last "
-            "tokens are scored, and the cut is counted"
-        )
-    return RequestSet("edge cases", "loglikelihood", list(pairs), known=known, apart=True)
+    if requests.verb == "loglikelihood_rolling":
+        return {}
+    lengths: dict[str, list[int]] = {}
+
+    def ids(text: str) -> list[int]:
+        if text not in lengths:
+            lengths[text] = tokenizer(text, verbose=False)["input_ids"]
+        return lengths[text]
+
+    def reason(context: str, continuation: str) -> str | None:
+        if not causal and len(ids(context)) > tokenizer.model_max_length:
+            return SHORTENED
+        if requests.verb == "generate_until":
+            return None
+        if not continuation and context == context.rstrip():
+            return REFUSED_NOTHING
+        if not context or not causal:
+            return None
+        before, whole = ids(context.rstrip()), ids(context + continuation)
+        if not before:
+            return REFUSED_CONTEXT
+        if len(whole) <= len(before):
+            return REFUSED_SWALLOWED
+        if window and len(whole) - len(before) > window:
+            return REFUSED_LENGTH
+        return None if whole[: len(before)] == before else MERGED
+
+    reasons = {i: reason(request[0], request[1]) for i, request in enumerate(requests.requests)}
+    return {i: why for i, why in reasons.items() if why}
 
 
 def boundaries() -> RequestSet:
     """One text cut at different places, all in one call: their sums differ by what is scored, no more."""
     words = ["The", "man", "walks", "onto", "the", "floor", "and", "dances"]
     pairs = [(" ".join(words[:i]), " " + " ".join(words[i:])) for i in range(1, len(words))]
-    why = (
-        "lm-eval groups requests that agree in all tokens but the last, and gathers a shorter continuation's "
-        "log-probabilities at the first positions of the longest one's (HFLM._loglikelihood_tokens: what "
-        "torch.gather reads is not sliced): wrong sums for every request of the group but the longest"
-    )
-    known = dict.fromkeys(range(1, len(pairs)), why)
+    known = dict.fromkeys(range(1, len(pairs)), BOUNDARIES)
     return RequestSet("one text, many boundaries", "loglikelihood", list(pairs), known=known)
 
 
-def _swallowed(tokenizer: Any) -> tuple[str, str] | None:
-    """A word that is one token, cut so that its beginning is one token too."""
+def _swallowed(tokenizer: Any) -> list[tuple[str, str]]:
+    """A word that is one token, cut so that its beginning is one token too; none where there is none."""
     for word in ("the", "them", "man", "into", "Question", "with"):
         for cut in range(1, len(word)):
             if len(tokenizer(word)["input_ids"]) == len(tokenizer(word[:cut])["input_ids"]):
-                return word[:cut], word[cut:]
-    return None
+                return [(word[:cut], word[cut:])]
+    return []
 
 
-def _of_length(count: Callable[[str], int], length: int) -> str:
-    """A text of exactly ``length`` tokens that ends in " the the"."""
-    text = "a" + " the" * (length - count("a"))
-    assert count(text) == length, "the edge case needs ' the' to be one token"
+def _of_length(tokenizer: Any, length: int) -> str:
+    """A text of exactly ``length`` tokens that ends in " the the".
+
+    Raises:
+        ValueError: the tokenizer has no token " the".
+    """
+    text = "a" + " the" * (length - len(tokenizer("a")["input_ids"]))
+    if len(tokenizer(text, verbose=False)["input_ids"]) != length:
+        raise ValueError("the edge case needs ' the' to be one token")
     return text

@@ -38,7 +38,7 @@ class Oracle:
         return found
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of both by the harness's rule, cut on the left to the window; the context is not empty."""
+        """Token ids of both by the harness's rule, cut on the left; the context is not empty."""
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
         before = self.tokenizer(kept)["input_ids"]
