@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from alignbench.engines.encoding import move_space
 from alignbench.engines.inputs import Inputs, Tokens, check_sampling, start_token
 from alignbench.engines.types import Generate, Score
+from alignbench.errors import UsageError
 
 
 class Seq2SeqInputs(Inputs):
@@ -23,9 +24,18 @@ class Seq2SeqInputs(Inputs):
     ids and behind them, from ``starts`` on, the ids that the decoder has to predict."""
 
     def prompts(self, requests: Sequence[Generate]) -> Tokens:
-        """The prompts as the encoder reads them; its whole window is theirs. See ``Inputs.prompts``."""
+        """The prompts as the encoder reads them; its whole window is theirs. See ``Inputs.prompts``.
+
+        Raises:
+            UsageError: sampling parameters out of range, or more ``max_tokens`` than the decoder can hold.
+        """
         for request in requests:
-            check_sampling(request, self.window)
+            check_sampling(request, None)
+            if self.window is not None and request.sampling.max_tokens > self.window:
+                raise UsageError(
+                    f"max_tokens {request.sampling.max_tokens} is more than the {self.window} tokens that "
+                    "the model's decoder can hold"
+                )
         ids = self._encode([self.render(request.prompt) for request in requests], special=not self.templated)
         return self._fit(ids, [0] * len(requests))
 

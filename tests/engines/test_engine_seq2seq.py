@@ -211,6 +211,14 @@ def test_what_does_not_fit_is_cut_on_the_left_and_counted(models: dict[str, Any]
     assert got.logprob == pytest.approx(naive(models["bart"], encoder[-96:], targets).logprob, abs=1e-5)
 
 
+def test_the_decoder_is_used_to_its_last_position(models: dict[str, Any], ending: Any) -> None:
+    engine = Seq2SeqEngine(models["bart"], ending)
+    said = collect(engine.generate([Generate("the cat", Sampling(max_tokens=96))]), 1)[0]
+    assert len(said.token_ids) == 96 or said.finish == "eos"
+    with pytest.raises(UsageError, match="max_tokens 97 is more than the 96 tokens"):
+        list(engine.generate([Generate("the cat", Sampling(max_tokens=97))]))
+
+
 @pytest.mark.parametrize(("family", "window"), [("bart", 96), ("t5", None)])
 def test_rolling_text_is_predicted_once_in_windows(
     family: str, window: int | None, models: dict[str, Any], ending: Any
