@@ -43,6 +43,12 @@ class Shape:
     def width(self) -> int:
         return self.heads * self.head_dim
 
+    @property
+    def matrices(self) -> int:
+        """Weights of the layers' matrices: each multiplies every token once."""
+        mlp = 3 if self.architecture == "llama" else 2  # Llama's has a gate
+        return self.layers * (4 * self.width**2 + mlp * self.width * self.inner)
+
 
 SHAPES = {
     "llama-1m": Shape("llama", 4096, 3, 4, 32, 344),
