@@ -1,4 +1,7 @@
-"""The engine ``hf``: a transformers module in this process, batched and padded.
+"""The engine ``hf``: a transformers module in this process.
+
+Where the module allows it (``packed.supports``), tokens are packed, shared and decoded in flight; else rows
+are padded and the module's own key-value cache is used (``decode``, ``PaddedScorer``).
 
 A change here that may change an answer raises ``identity.NUMERICS``.
 """
@@ -7,24 +10,32 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from alignbench.engines import heads
+from alignbench.engines import heads, memory, packed
 from alignbench.engines.decode import Decoded, decode_batch
-from alignbench.engines.inputs import Inputs, positions_of
-from alignbench.engines.plan import plan_batches
-from alignbench.engines.scoring import Scorer
+from alignbench.engines.encoding import rolling_windows
+from alignbench.engines.inflight import Wave, plan_waves
+from alignbench.engines.inputs import Inputs, Tokens, positions_of
+from alignbench.engines.plan import Work, join_parts, plan_batches
+from alignbench.engines.rewarding import make_rewarder
+from alignbench.engines.scoring import head_scale, make_scorer
+from alignbench.engines.stops import StopStrings
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import WorkError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
+MOST_ROWS = {"cuda": 512}
+"""Rows that are decoded together at most; more of them make it no faster."""
 
 
 class HFEngine:
@@ -41,7 +52,8 @@ class HFEngine:
         prefix: text put before every prompt and context.
         chat_template: ``"on"``: a prompt is the user's turn in the tokenizer's chat template; ``"auto"``:
             where it has one; ``"off"`` or None: plain text.
-        batch_tokens: tokens that a padded batch may hold.
+        batch_tokens: tokens that a batch may hold, and that generation may keep; by default as many as the
+            device's memory holds with ease.
         window: tokens of prompt and completion together, at most; None: as many as the model attends to.
 
     Raises:
@@ -67,7 +79,9 @@ class HFEngine:
         self.inputs = Inputs(
             tokenizer, prefix=prefix, chat_template=chat_template, window=min(known) if known else None
         )
-        self.batch_tokens = batch_tokens or (32_768 if self.device.type == "cuda" else 8_192)
+        self.batch_tokens = batch_tokens or memory.batch_tokens(self.module, self.device)
+        self.work = Work()
+        self._asked_tokens = batch_tokens
         self._identity = dict(identity or {"engine": "hf", "live": True})
         self._accepts = frozenset(inspect.signature(self.module.forward).parameters)
         self._parts = 1  # into how many pieces a planned batch is cut, once the accelerator's memory ran out
@@ -83,6 +97,23 @@ class HFEngine:
         """Where the module's inputs go."""
         device: torch.device = next(self.module.parameters()).device
         return device
+
+    @property
+    def head(self) -> Any:
+        """The output embedding, from last hidden states to logits; None where there is none."""
+        module = self.module
+        return module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the module can be run on packed tokens."""
+        with self._evaluating():
+            return packed.supports(self.module, self.device)
+
+    @cached_property
+    def scale(self) -> float | None:
+        """See ``scoring.head_scale``."""
+        return head_scale(self)
 
     @property
     def context_length(self) -> int | None:
@@ -108,8 +139,83 @@ class HFEngine:
         """
         heads.require_language_model(self.module)
         tokens = self.inputs.prompts(requests)
-        prompts, cuts = tokens.sequences, tokens.cuts
-        self._warn_cut(cuts)
+        self._warn_cut(tokens.cuts)
+        if self.packs and self.scale is not None:
+            return self._generate_in_flight(requests, tokens, held)
+        return self._generate_padded(requests, tokens, held)
+
+    def score(
+        self, requests: Sequence[Score], *, held: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Scored]]]:
+        """Log-likelihood of each continuation; see ``Engine.score`` and ``encoding`` for where it starts. An
+        empty context counts as BOS (or EOS, where there is no BOS). What does not fit into the model's
+        context is dropped on the left (with a warning)."""
+        heads.require_language_model(self.module)
+        tokens = self.inputs.pairs(requests)
+        self._warn_cut(tokens.cuts)
+        owners, sequences, starts = [], [], []
+        for i, (request, ids, start) in enumerate(zip(requests, tokens.sequences, tokens.starts)):
+            spans = rolling_windows(len(ids), self.context_length) if request.rolling else []
+            for first, target, end in spans or [(0, start, len(ids))]:
+                owners.append(i)
+                sequences.append(ids[first:end])
+                starts.append(target - first)
+        scorer = make_scorer(self, sequences, starts)
+        done = frozenset(held)
+        skipped = [part for part, owner in enumerate(owners) if owner in done]
+        for batch in join_parts(self._run(scorer.batches, skipped, scorer), owners):
+            yield [(i, replace(add_up(parts), cut=tokens.cuts[i])) for i, parts in batch]
+
+    def reward(
+        self, requests: Sequence[Reward], *, held: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Rewarded]]]:
+        """Reward of each response; see ``Engine.reward``. Without a chat template the text is prompt,
+        response and EOS; with one it is the template's two turns, up to the EOS that the template writes."""
+        tokens = self.inputs.rewards(requests)
+        self._warn_cut(tokens.cuts)
+        rewarder = make_rewarder(self, tokens.sequences)
+        for batch in self._run(rewarder.batches, held, rewarder):
+            yield [(i, replace(rewarded, cut=tokens.cuts[i])) for i, rewarded in batch]
+
+    def reward_ids(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Rewards of token sequences as they are (rollouts: nothing is decoded and tokenized again)."""
+        results = [0.0] * len(sequences)
+        rewarder = make_rewarder(self, sequences)
+        for batch in self._run(rewarder.batches, (), rewarder):
+            for i, rewarded in batch:
+                results[i] = rewarded.reward
+        return results
+
+    # ---- inside
+
+    def _generate_in_flight(
+        self, requests: Sequence[Generate], tokens: Tokens, held: Collection[int]
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Wave by wave; when memory runs out, with half the slots, from where rows had not ended yet."""
+        prompts = tokens.sequences
+        eos, stops, done = heads.eos_ids(self.module, self.tokenizer), StopStrings(self._decode), set(held)
+        budget = self._asked_tokens or memory.kv_tokens(self.module, self.device, self._cache_dtype)
+        needs = [len(ids) + r.sampling.max_tokens for ids, r in zip(prompts, requests)]
+        for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, 128)):
+            while left := [i for i in rows if i not in done]:
+                size = max(1, min(slots // self._parts, len(left)))
+                wave = Wave(self, prompts, requests, left, size, eos, stops)
+                while not wave.done:
+                    advanced = self._attempt(wave.advance, range(size))
+                    if ended := [(left[place], decoded) for place, decoded in wave.take()]:
+                        done.update(i for i, _ in ended)
+                        yield [
+                            (i, self._completion(requests[i], prompts[i], tokens.cuts[i], decoded, eos))
+                            for i, decoded in ended
+                        ]
+                    if advanced is None:  # memory ran out
+                        self._parts *= 2
+                        break
+
+    def _generate_padded(
+        self, requests: Sequence[Generate], tokens: Tokens, held: Collection[int]
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        prompts = tokens.sequences
         eos, pad = heads.eos_ids(self.module, self.tokenizer), heads.pad_id(self.tokenizer)
 
         def compute(rows: list[int]) -> list[Completion]:
@@ -122,60 +228,21 @@ class HFEngine:
                 decoder=self._decode,
                 device=self.device,
             )
-            return [self._completion(requests[i], prompts[i], cuts[i], d, eos) for i, d in zip(rows, decoded)]
+            return [
+                self._completion(requests[i], prompts[i], tokens.cuts[i], each, eos)
+                for i, each in zip(rows, decoded)
+            ]
 
         extra = [r.sampling.max_tokens for r in requests]
         return self._run(plan_batches([*map(len, prompts)], self.batch_tokens, extra=extra), held, compute)
 
-    def score(
-        self, requests: Sequence[Score], *, held: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Scored]]]:
-        """Log-likelihood of each continuation; see ``Engine.score`` and ``encoding`` for where it starts. An
-        empty context counts as BOS (or EOS, where there is no BOS). What does not fit into the model's
-        context is dropped on the left (with a warning)."""
-        heads.require_language_model(self.module)
-        tokens = self.inputs.pairs(requests)
-        sequences, cuts = tokens.sequences, tokens.cuts
-        self._warn_cut(cuts)
-        lengths = [max(1, len(ids) - 1) for ids in sequences]
-        scorer = Scorer(self, sequences, tokens.starts)
-
-        def compute(rows: list[int]) -> list[Scored]:
-            return [replace(scored, cut=cuts[i]) for i, scored in zip(rows, scorer(rows))]
-
-        return self._run(plan_batches(lengths, self.batch_tokens), held, compute)
-
-    def reward(
-        self, requests: Sequence[Reward], *, held: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Rewarded]]]:
-        """Reward of each response; see ``Engine.reward``. Without a chat template the text is prompt,
-        response and EOS; with one it is the template's two turns, up to the EOS that the template writes."""
-        tokens = self.inputs.rewards(requests)
-        sequences, cuts = tokens.sequences, tokens.cuts
-        self._warn_cut(cuts)
-
-        def compute(rows: list[int]) -> list[Rewarded]:
-            rewarded = heads.reward_batch(self, [sequences[i] for i in rows])
-            return [replace(each, cut=cuts[i]) for i, each in zip(rows, rewarded)]
-
-        lengths = [*map(len, sequences)]
-        return self._run(plan_batches(lengths, self.batch_tokens), held, compute)
-
-    def reward_ids(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """Rewards of token sequences as they are (rollouts: nothing is decoded and tokenized again)."""
-        results = [0.0] * len(sequences)
-        batches = plan_batches([*map(len, sequences)], self.batch_tokens)
-        for batch in self._run(
-            batches, (), lambda rows: heads.reward_batch(self, [sequences[i] for i in rows])
-        ):
-            for i, rewarded in batch:
-                results[i] = rewarded.reward
-        return results
-
-    # ---- inside
+    @property
+    def _cache_dtype(self) -> torch.dtype:
+        """Of the keys and values that generation keeps (see ``inflight.Slots``)."""
+        return torch.float32 if self.device.type == "cpu" else self.module.dtype
 
     def _run(
-        self, batches: list[list[int]], held: Collection[int], compute: Callable[[list[int]], list[R]]
+        self, batches: list[list[int]], held: Collection[int], compute: Callable[[list[int]], Sequence[R]]
     ) -> Iterator[list[tuple[int, R]]]:
         """Compute the planned batches but for what is held; halve them when memory runs out."""
         done = frozenset(held)
@@ -191,8 +258,8 @@ class HFEngine:
                 else:
                     yield list(zip(rows, results))
 
-    def _attempt(self, compute: Callable[[list[int]], list[R]], rows: list[int]) -> list[R] | None:
-        """The rows' results, or None when the accelerator's memory does not hold them all at once.
+    def _attempt(self, compute: Callable[[Sequence[int]], R], rows: Sequence[int]) -> R | None:
+        """What ``compute`` gives for the rows, or None where memory does not hold them all at once.
 
         Raises:
             WorkError: it does not hold a single one.
@@ -200,13 +267,16 @@ class HFEngine:
         try:
             with self._evaluating():
                 return compute(rows)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
             if len(rows) == 1:
                 raise WorkError(
                     f"out of memory on {self.device} with one request; use a smaller dtype or model"
                 ) from error
         # only here: the error's traceback held on to the batch's tensors
-        torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return None
 
     @contextmanager
@@ -266,3 +336,12 @@ class HFEngine:
 def _cut(rows: list[int], parts: int) -> list[list[int]]:
     size = -(-len(rows) // parts) or 1
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def add_up(parts: Sequence[Scored]) -> Scored:
+    """A request's answer from those of its windows; the sum does not depend on their order."""
+    return Scored(
+        math.fsum(part.logprob for part in parts),
+        sum(part.n_tokens for part in parts),
+        all(part.greedy for part in parts),
+    )

@@ -80,7 +80,9 @@ class Inputs:
             return self._dialogue(request)
         if isinstance(request, Generate):
             return self.render(request.prompt)
-        return self.render(request.context) + request.continuation
+        return (
+            request.continuation if request.rolling else self.render(request.context) + request.continuation
+        )
 
     def encode(self, requests: Sequence[Request]) -> Tokens:
         """Token ids of requests of one kind: ``prompts``, ``pairs`` or ``rewards``."""
@@ -106,18 +108,29 @@ class Inputs:
 
     def pairs(self, requests: Sequence[Score]) -> Tokens:
         """Contexts and continuations as one text each; see ``encoding`` for where the continuation starts.
-        An empty context is the start token.
+        An empty context is the start token. A rolling request's text comes whole.
 
         Raises:
             UsageError: an empty context with a tokenizer that has neither BOS nor EOS.
         """
-        texts = [(self.render(request.context), request.continuation) for request in requests]
+        texts = [
+            ("", "") if request.rolling else (self.render(request.context), request.continuation)
+            for request in requests
+        ]
+        whole = [request.continuation for request in requests if request.rolling]
+        documents = iter(encode_texts(self.tokenizer, whole, special=False))
         tokens = Tokens([], [], [])
-        for ids, start in encode_pairs(self.tokenizer, texts, special=not self.templated):
-            if start == 0:
-                ids, start = [start_token(self.tokenizer), *ids], 1
+        pairs = encode_pairs(self.tokenizer, texts, special=not self.templated)
+        for request, (ids, start) in zip(requests, pairs):
+            if request.rolling:
+                ids, start = next(documents), 0
+            # as in lm-eval: a continuation that begins with the start token needs no other one
+            if start == 0 and (request.rolling or ids[:1] != [start_token(self.tokenizer)]):
+                ids = [start_token(self.tokenizer), *ids]
+            start = max(1, start)
             # the last token is only predicted, so one more than the context fits
-            cut = max(0, len(ids) - self.window - 1) if self.window else 0
+            fits = self.window is None or request.rolling
+            cut = 0 if fits else max(0, len(ids) - self.window - 1)
             tokens.sequences.append(ids[cut:])
             tokens.starts.append(max(1, start - cut))
             tokens.cuts.append(cut)
@@ -172,10 +185,15 @@ def open_inputs(policy: Policy) -> tuple[Inputs, Any]:
     files = locate(policy)
     prefix = read_prefix(policy)
     try:
-        config, tokenizer = AutoConfig.from_pretrained(files.model), AutoTokenizer.from_pretrained(files.tokenizer)
+        config, tokenizer = (
+            AutoConfig.from_pretrained(files.model),
+            AutoTokenizer.from_pretrained(files.tokenizer),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"{what}: the config or tokenizer in {files.model} cannot be read: {reason}") from error
+        raise UsageError(
+            f"{what}: the config or tokenizer in {files.model} cannot be read: {reason}"
+        ) from error
     choice = policy.options.get("chat_template", "auto")
     kind = Inputs
     if getattr(config, "is_encoder_decoder", False):

@@ -8,7 +8,7 @@ on exactly the tokens that are needed, and any architecture that takes its atten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alignbench.engines.plan import Work
 from alignbench.engines.trie import Trie, Unit
 
 NAME = "alignbench_packed"
@@ -110,7 +111,7 @@ class PackAttention:
         units: in the order of the packed tokens.
         prefixes: by trunk, the keys and values of all that is before the trunk's end.
         device: of the tokens.
-        sink: told each layer's keys and values [Hkv, N, D].
+        sink: gets each layer's keys and values [Hkv, N, D].
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class PackAttention:
         units: Sequence[Unit],
         prefixes: Mapping[int, KeysValues],
         device: torch.device,
-        sink: Callable[[int, Tensor, Tensor], None] | None = None,
+        sink: dict[int, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.sink = sink
         self.device = device
@@ -145,7 +146,7 @@ class PackAttention:
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
     ) -> Tensor:
         if self.sink is not None:
-            self.sink(layer, k, v)
+            self.sink[layer] = k, v
         outs = [self._attended(bucket, layer, q, k, v, scale, window) for bucket in self._buckets]
         out = torch.cat(outs) if len(outs) > 1 else outs[0]
         return out if self._in_order else out[self._back]
@@ -255,21 +256,21 @@ class TriePass:
         module: the model; its base is run.
         trie: the plan.
         device: where the module is.
+        work: counts what is computed.
     """
 
-    def __init__(self, module: Any, trie: Trie, device: torch.device) -> None:
-        self.module, self.trie, self.device = module, trie, device
-        self.padding = 0
+    def __init__(self, module: Any, trie: Trie, device: torch.device, work: Work) -> None:
+        self.module, self.trie, self.device, self.work = module, trie, device, work
         self._prefixes: dict[int, KeysValues] = {}
 
     def __call__(
-        self, rows: Sequence[int], sink: Callable[[int, Tensor, Tensor], None] | None = None
+        self, rows: Sequence[int], sink: dict[int, tuple[Tensor, Tensor]] | None = None
     ) -> tuple[Tensor, dict[int, np.ndarray], dict[int, int]]:
         """Hidden states behind the last layer of the sequences at ``rows``, which are (part of) one pack.
 
         Args:
             rows: sequences.
-            sink: told each layer's keys and values [Hkv, N, D] of the units' tokens.
+            sink: gets each layer's keys and values [Hkv, N, D] of the units' tokens.
 
         Returns:
             States [N, D]; of each row, the places in them of its tokens behind its trunk; and its trunk.
@@ -289,11 +290,12 @@ class TriePass:
         """Keys and values of all that is before the end of a trunk of the last pack."""
         return self._prefixes[trunk]
 
-    def _run(self, units: Sequence[Unit], sink: Callable[[int, Tensor, Tensor], None] | None) -> Tensor:
+    def _run(self, units: Sequence[Unit], sink: dict[int, tuple[Tensor, Tensor]] | None) -> Tensor:
         ids = torch.from_numpy(np.concatenate([unit.ids for unit in units])).long().to(self.device)
         positions = torch.from_numpy(np.concatenate([unit.positions for unit in units])).long()
         attend = PackAttention(units, self._prefixes, self.device, sink)
-        self.padding += attend.padding
+        self.work.computed_tokens += len(ids)
+        self.work.padding_tokens += attend.padding
         out = run_packed(self.module.base_model, ids, positions.to(self.device), attend)
         states: Tensor = out.last_hidden_state[0]
         return states
@@ -307,7 +309,7 @@ class TriePass:
             ready = [t for t in missing if self.trie.trunks[t].parent in have]
             units = [_as_unit(self.trie, t) for t in ready]
             layers: dict[int, tuple[Tensor, Tensor]] = {}
-            self._run(units, lambda layer, k, v: layers.update({layer: (k, v)}))
+            self._run(units, layers)
             at = 0
             for trunk, unit in zip(ready, units):
                 span = slice(at, at := at + len(unit.ids))
@@ -350,7 +352,7 @@ def supports(module: Any, device: torch.device) -> bool:
     ]
     trie = Trie(sequences, [7, 7, 6, 0], budget=64, unit=4, worthwhile=4)
     try:
-        run = TriePass(module, trie, device)
+        run = TriePass(module, trie, device, Work())
         for pack in trie.packs:
             states, where, _ = run(pack)
             for row in pack:

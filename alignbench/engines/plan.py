@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 R = TypeVar("R")
+
+
+@dataclass
+class Work:
+    """What an engine has computed, in tokens.
+
+    ``total_tokens``: of the requests, each counted whole, as if nothing were shared; ``computed_tokens``:
+    those that went through the model, each once; ``padding_tokens``: those that were computed to fill up a
+    batch (of packed passes: rows of attention); ``decoded_tokens``: generated one by one.
+    """
+
+    total_tokens: int = 0
+    computed_tokens: int = 0
+    padding_tokens: int = 0
+    decoded_tokens: int = 0
+
+    def add_padded(self, lengths: Sequence[int]) -> None:
+        """Count a batch of rows that are padded to the longest."""
+        self.total_tokens += sum(lengths)
+        self.computed_tokens += sum(lengths)
+        self.padding_tokens += max(lengths) * len(lengths) - sum(lengths)
 
 
 def plan_batches(

@@ -76,13 +76,13 @@ class Rows:
         )
 
 
-def pick(logits: Tensor, rows: Rows, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def pick(logits: Tensor, rows: Rows, step: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Choose one token a row.
 
     Args:
         logits: float32 [B, V].
         rows: the rows' parameters.
-        step: which token of the completion this is, from 0.
+        step: which token of the completion this is, from 0; one number, or long [B].
 
     Returns:
         Tokens (long [B]), their raw log-probabilities and those under the distribution that was sampled from
@@ -95,7 +95,8 @@ def pick(logits: Tensor, rows: Rows, step: int) -> tuple[Tensor, Tensor, Tensor]
         if rows.filtered:
             scaled = _filter(scaled, rows)
         logq = scaled.log_softmax(-1)
-        drawn = _invert(logq, rows.uniform[:, step])
+        at = torch.arange(len(logits), device=logits.device)
+        drawn = _invert(logq, rows.uniform[at, step])
         token = torch.where(rows.greedy, token, drawn)
         sampling = torch.where(rows.greedy, sampling, logq.gather(1, token[:, None])[:, 0])
     raw = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)

@@ -7,7 +7,6 @@ decoder's first step behind its start token, and with it the keys and values of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from alignbench.engines import heads
 from alignbench.engines.decode import decode_batch
 from alignbench.engines.encoding import rolling_windows
-from alignbench.engines.hf import HFEngine
+from alignbench.engines.hf import HFEngine, add_up
 from alignbench.engines.plan import join_parts, plan_shared
 from alignbench.engines.seq2seq_inputs import Seq2SeqInputs
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
@@ -108,7 +107,7 @@ class Seq2SeqEngine(HFEngine):
         answered = frozenset(held)
         skipped = [index for index, owner in enumerate(owners) if owner in answered]
         for batch in join_parts(self._run(batches, skipped, scorer), owners):
-            yield [(i, replace(_sum(scored), cut=tokens.cuts[i])) for i, scored in batch]
+            yield [(i, replace(add_up(scored), cut=tokens.cuts[i])) for i, scored in batch]
 
     def reward(
         self, requests: Sequence[Reward], *, held: Collection[int] = ()
@@ -301,12 +300,3 @@ def _before_head(module: Any) -> Iterator[list[Tensor]]:
         yield caught
     finally:
         handle.remove()
-
-
-def _sum(parts: Sequence[Scored]) -> Scored:
-    """A request's answer from those of its windows; the sum does not depend on their order."""
-    return Scored(
-        math.fsum(part.logprob for part in parts),
-        sum(part.n_tokens for part in parts),
-        all(part.greedy for part in parts),
-    )

@@ -2,7 +2,7 @@
 
 The sequences of a request set form a trie of token ids. It is cut into
 
-* **units**: small subtrees, each computed in one piece, in depth-first order, every token seeing its ancestors
+* **units**: small subtrees, each computed in one piece in depth-first order, every token seeing its ancestors
   only. The options of one question are a unit: the question once, then each option.
 * **trunks**: runs of ids that several units begin with (a task's examples, a system prompt). A trunk is
   computed once, its keys and values are kept while units that hang on it are computed.
@@ -13,6 +13,7 @@ All of it follows from the set of sequences and the budget alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -117,10 +118,16 @@ class Trie:
             trunk = self.trunks[trunk].parent
         return chain[::-1]
 
+    @property
+    def common(self) -> int:
+        """The trunk that all sequences begin with, or -1."""
+        roots = {(self.chain_of(trunk) or [-1])[0] for trunk, _, _ in self._units}
+        return roots.pop() if len(roots) == 1 else -1
+
     # ---- inside
 
     def _sort(self, arrays: Sequence[Ids], first: Sequence[int]) -> None:
-        """Distinct sequences in lexicographic order, and how many ids each has in common with the one before."""
+        """Distinct sequences in lexicographic order, and how many ids each shares with the one before."""
         keys = [ids.astype(">u4").tobytes() for ids in arrays]
         order = sorted(set(keys))
         place = {key: i for i, key in enumerate(order)}
@@ -154,7 +161,7 @@ class Trie:
                 self.trunks.append(Trunk(self._sorted[low][depth:end], trunk, depth))
                 trunk, depth = len(self.trunks) - 1, end
             cuts = [low, *(low + 1 + np.flatnonzero(shared == least)).tolist(), high]
-            todo.extend((a, b, trunk, depth) for a, b in reversed([*zip(cuts, cuts[1:])]))
+            todo.extend((a, b, trunk, depth) for a, b in reversed([*itertools.pairwise(cuts)]))
 
     def _size(self, low: int, high: int, depth: int) -> int:
         """Tokens beyond ``depth`` of the subtree that the range of distinct sequences is."""
@@ -186,8 +193,10 @@ class Trie:
         """The unit of some distinct sequences of one unit, in order."""
         depth = self.trunks[trunk].end if trunk >= 0 else 0
         ids, positions, paths = [], [], []
-        size = len(self._sorted[places[0]]) - depth + sum(
-            len(self._sorted[b]) - self._overlap(a, b) for a, b in zip(places, places[1:])
+        size = (
+            len(self._sorted[places[0]])
+            - depth
+            + sum(len(self._sorted[b]) - self._overlap(a, b) for a, b in itertools.pairwise(places))
         )
         ends = np.full(size, size, dtype=np.int32)
         n = 0

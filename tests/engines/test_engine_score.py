@@ -69,7 +69,7 @@ def test_greedy_flag_marks_the_greedy_continuation(
     other = [*sequence[:-1], (sequence[-1] + 1) % 300]
     engine = HFEngine(model, tokenizer)
     with engine._evaluating():
-        hit, miss = scoring.Scorer(engine, [sequence, other], [start, start])([0, 1])
+        hit, miss = scoring.make_scorer(engine, [sequence, other], [start, start])([0, 1])
     assert hit.greedy
     assert not miss.greedy
 
@@ -112,42 +112,46 @@ def test_a_context_too_long_is_cut_on_the_left(
     assert (short.cut, again.cut) == (0, got.cut)
 
 
+@pytest.mark.parametrize("batch_tokens", [1, 70, 8192])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_examples_before_every_question_are_computed_once(
-    family: str, family_models: dict[str, Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+def test_what_requests_share_is_computed_once(
+    family: str, batch_tokens: int, family_models: dict[str, Any], tokenizer: Any
 ) -> None:
     model = family_models[family]
     examples = "where is the cat? it sat on the mat. where is the dog? it ran to the cat. "
     requests = [
-        Score(examples + q, a) for q in ("where is", "the mat", "the dog ran; where") for a in (" it", " a")
+        Score(examples + q, a)
+        for q in ("where is", "the mat", "the dog ran; where")
+        for a in (" it", " a", "")
     ]
-    engine = HFEngine(model, tokenizer, batch_tokens=200)
-    seen: list[int] = []
-    monkeypatch.setattr(
-        scoring,
-        "last_hidden",
-        lambda module, ids, cache=None, real=scoring.last_hidden: (
-            seen.append(ids.numel()) or real(module, ids, cache)
-        ),
-    )
+    engine = HFEngine(model, tokenizer, batch_tokens=batch_tokens)
     for request, got in zip(requests, collect(engine.score(requests), len(requests))):
         want = naive(model, tokenizer, request)
         assert got.logprob == pytest.approx(want.logprob, abs=2e-5)
         assert (got.n_tokens, got.greedy) == (want.n_tokens, want.greedy)
-    if family != "gemma2":  # whose logits need the whole model, and whose layers slide
-        assert max(seen) < len(tokenizer(examples)["input_ids"]) * 3, (
-            "the examples were computed in every row"
-        )
+    n = len(tokenizer(examples)["input_ids"])
+    assert engine.work.total_tokens > 6 * n
+    if family != "gemma2":  # whose attention is capped: it is run the plain way
+        assert n < engine.work.computed_tokens < 2 * n, "the examples were computed again and again"
 
 
-def test_what_is_common_stops_before_the_first_target() -> None:
-    examples = list(range(5, 35))
-    sequences = [[*examples, 1, 2], [*examples, 1, 3], [*examples]]
-    assert scoring.common_length(sequences, [31, 31, 30]) == 30
-    assert scoring.common_length(sequences, [20, 31, 30]) == 19
-    assert scoring.common_length(sequences, [10, 31, 30]) == 0, "too short to be worth it"
-    assert scoring.common_length(sequences[:1], [31]) == 0
-    assert scoring.common_length([], []) == 0
+def test_rolling_windows_predict_every_token_once(llama: Any, tokenizer: Any) -> None:
+    text = "the cat sat on the mat and the dog ran to the cat; where is the mat? " * 12
+    ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
+    want = 0.0
+    for low in range(1, len(ids), 96):
+        high = min(low + 96, len(ids))
+        window = ids[max(0, high - 97) : high]
+        with torch.no_grad():
+            logprobs = llama(torch.tensor([window[:-1]])).logits[0].log_softmax(-1)
+        n = len(window)
+        want += sum(logprobs[n - (high - t) - 1, ids[t]].item() for t in range(low, high))
+    requests = [Score("", text, rolling=True), Score("the cat", " sat")]
+    got, other = collect(HFEngine(llama, tokenizer).score(requests), 2)
+    assert len(ids) > 2 * 96
+    assert (got.n_tokens, got.cut) == (len(ids) - 1, 0)
+    assert got.logprob == pytest.approx(want, abs=1e-3)
+    assert other.logprob == pytest.approx(naive(llama, tokenizer, requests[1]).logprob, abs=1e-5)
 
 
 def test_bos_is_there_once(llama: Any) -> None:
@@ -227,15 +231,15 @@ def test_when_memory_runs_out_the_batch_is_cut_and_nothing_is_lost(
     engine = HFEngine(llama, tokenizer)
     requests = [Score("the cat", " sat" * (1 + i % 5)) for i in range(11)]
     want = collect(engine.score(requests), 11)
-    real, sizes = scoring.Scorer.__call__, []
+    real, sizes = scoring.PackedScorer.__call__, []
 
-    def tight(self: scoring.Scorer, rows: list[int]) -> list[Scored]:
+    def tight(self: scoring.PackedScorer, rows: list[int]) -> list[Scored]:
         if len(rows) > 3:
             raise torch.OutOfMemoryError("out of memory")
         sizes.append(len(rows))
         return real(self, rows)
 
-    monkeypatch.setattr(scoring.Scorer, "__call__", tight)
+    monkeypatch.setattr(scoring.PackedScorer, "__call__", tight)
     got = collect(engine.score(requests), 11)
     assert sum(sizes) == 11
     assert max(sizes) == 3
@@ -249,6 +253,6 @@ def test_one_request_that_does_not_fit_is_an_error(
     def full(*_: Any) -> list[Scored]:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(scoring.Scorer, "__call__", full)
+    monkeypatch.setattr(scoring.PackedScorer, "__call__", full)
     with pytest.raises(WorkError, match="one request"):
         list(HFEngine(llama, tokenizer).score(REQUESTS))

@@ -1,0 +1,341 @@
+"""Generation with in-flight batching: rows that end leave, waiting rows enter.
+
+Keys and values lie in memory that is allocated once, in as many *slots* as rows run together; the rows that
+run are always the first slots. What all prompts begin with is kept once beside the slots and attended to in
+one product. Prompts are run packed (see ``packed``), equal ones once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignbench.engines.decode import Decoded
+from alignbench.engines.packed import KeysValues, TriePass, run_packed
+from alignbench.engines.sampling import Rows, pick
+from alignbench.engines.stops import StopStrings
+from alignbench.engines.trie import Trie
+from alignbench.engines.types import Generate
+from alignbench.errors import WorkError
+
+if TYPE_CHECKING:
+    from alignbench.engines.hf import HFEngine
+
+GRAIN = 32
+"""Lengths of keys are rounded up to it, so that kernels meet few shapes."""
+REFILL = 8
+"""Waiting rows enter when one in so many slots is free: prompts are run together, not one by one."""
+
+
+def plan_waves(needs: Sequence[int], budget: int, most_rows: int) -> list[tuple[list[int], int]]:
+    """Rows that share one allocation: ``(rows, slots)``, those that need most first.
+
+    Args:
+        needs: tokens of each row's prompt and completion together, at most.
+        budget: tokens that all slots together may hold. A row that needs more has a slot to itself.
+        most_rows: rows that run together at most.
+    """
+    order = sorted(range(len(needs)), key=lambda i: (-needs[i], i))
+    waves = []
+    while order:
+        slots = max(1, min(most_rows, budget // needs[order[0]]))
+        # where rows need less than half, twice as many slots fit
+        short = [needs[i] <= needs[order[0]] // 2 for i in order]
+        size = short.index(True) if True in short and slots < most_rows else len(order)
+        size = max(size, min(slots, len(order)))
+        waves.append((order[:size], min(slots, size)))
+        order = order[size:]
+    return waves
+
+
+@dataclass
+class Slots:
+    """Keys and values of the rows that run: of each layer two tensors [S, Hkv, C, D]; and, kept once, those
+    of the ``common`` beginning of all rows [Hkv, P, D]."""
+
+    size: int
+    capacity: int
+    common: KeysValues | None = None
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def write(self, layer: int, slots: Tensor, columns: Tensor, k: Tensor, v: Tensor) -> None:
+        """Put keys and values [Hkv, M, D] at ``columns`` of ``slots``, long [M] each."""
+        if layer not in self.layers:
+            # on a CPU, products of half precision with these shapes are slower than in float32
+            dtype = torch.float32 if k.device.type == "cpu" else k.dtype
+            shapes = [(self.size, len(x), self.capacity, x.shape[-1]) for x in (k, v)]
+            # zeros, as what is hidden is still multiplied (by 0, which would keep a NaN)
+            self.layers[layer] = k.new_zeros(shapes[0], dtype=dtype), v.new_zeros(shapes[1], dtype=dtype)
+        keys, values = self.layers[layer]
+        keys[slots, :, columns] = k.transpose(0, 1).to(keys.dtype)
+        values[slots, :, columns] = v.transpose(0, 1).to(values.dtype)
+
+    def move(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Copy the first ``length`` columns of slots onto other slots."""
+        for pair in self.layers.values():
+            for x in pair:
+                x[target, :, :length] = x[source, :, :length]
+
+
+class StepAttention:
+    """Attention of one step: the newest token of each of the first B slots, behind all that its row has.
+
+    Args:
+        slots: whose last columns this step writes.
+        columns: long [B], where each row's token goes.
+    """
+
+    def __init__(self, slots: Slots, columns: Tensor) -> None:
+        self.slots, self.columns = slots, columns
+        self.rows = torch.arange(len(columns), device=columns.device)
+        self.length = min(slots.capacity, GRAIN * (int(columns.max()) // GRAIN + 1))
+        self.before = slots.common[0][0].shape[1] if slots.common else 0
+        self._biases: dict[int | None, Tensor] = {}
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        self.slots.write(layer, self.rows, self.columns, k, v)
+        keys, values = (x[: len(self.rows), :, : self.length] for x in self.slots.layers[layer])
+        n, groups = len(self.rows), len(k)
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        # [H, B, D] → [B, Hkv, G, D]
+        queries = (q.to(keys.dtype) * scale).transpose(0, 1).reshape(n, groups, len(q) // groups, -1)
+        scores = queries @ keys.transpose(-1, -2)
+        if self.slots.common:
+            shared_k, shared_v = (x.to(keys.dtype) for x in self.slots.common[layer])
+            # every row's queries in one product with what they share: [Hkv, B × G, D]
+            together = queries.transpose(0, 1).reshape(groups, -1, queries.shape[-1])
+            shared = (together @ shared_k.transpose(-1, -2)).view(groups, n, -1, self.before)
+            scores = torch.cat([shared.transpose(0, 1), scores], dim=-1)
+        scores = scores + self._bias(window, scores.dtype)
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+        out = weights[..., self.before :] @ values
+        if self.slots.common:
+            part = weights[..., : self.before].transpose(0, 1).reshape(groups, -1, self.before) @ shared_v
+            out = out + part.view(groups, n, -1, part.shape[-1]).transpose(0, 1)
+        return out.reshape(n, len(q), -1).to(q.dtype)
+
+    def _bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """0 where a row sees a position, else -inf: [B, 1, 1, P + L]."""
+        if window is not None and self.before + self.length <= window:
+            window = None
+        if window not in self._biases:
+            at = torch.arange(-self.before, self.length, device=self.columns.device)
+            hidden = at > self.columns[:, None]
+            if window is not None:
+                hidden |= at <= self.columns[:, None] - window
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(hidden, -torch.inf)
+            self._biases[window] = bias[:, None, None]
+        return self._biases[window]
+
+
+class Wave:
+    """Runs the requests of one wave; ``advance`` until there is nothing left.
+
+    Args:
+        engine: holds the module.
+        prompts: of all requests.
+        requests: all of them.
+        rows: the wave's.
+        slots: how many of them run together.
+        eos: token ids that end a completion.
+        stops: finds the ends of rows with stop strings.
+    """
+
+    def __init__(
+        self,
+        engine: HFEngine,
+        prompts: Sequence[Sequence[int]],
+        requests: Sequence[Generate],
+        rows: Sequence[int],
+        slots: int,
+        eos: Collection[int],
+        stops: StopStrings,
+    ) -> None:
+        self.engine, self.stops = engine, stops
+        self.prompts = [np.asarray(prompts[i], dtype=np.int32) for i in rows]
+        self.requests = [requests[i] for i in rows]
+        self.trie = Trie(self.prompts, [len(ids) - 1 for ids in self.prompts], budget=engine.batch_tokens)
+        self.run = TriePass(engine.module, self.trie, engine.device, engine.work)
+        self.waiting = deque(row for pack in self.trie.packs for row in pack)
+        self.common = self.trie.common
+        before = self.trie.trunks[self.common].end if self.common >= 0 else 0
+        self.before = before
+        needs = [len(ids) + r.sampling.max_tokens for ids, r in zip(self.prompts, self.requests)]
+        capacity = -(-(max(needs) - before) // GRAIN) * GRAIN
+        self.slots = Slots(slots, capacity)
+        device = engine.device
+        steps = max(r.sampling.max_tokens for r in self.requests)
+        self.parameters: Rows | None = None
+        self.eos = torch.tensor(sorted(eos), dtype=torch.long, device=device)
+        self.limits = torch.tensor([r.sampling.max_tokens for r in self.requests], device=device)
+        self.tokens = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(2, len(rows), steps, device=device)
+        # of the slots that run: their row, the column of the newest token, the tokens produced
+        self.row = torch.zeros(0, dtype=torch.long, device=device)
+        self.column, self.step = self.row.clone(), self.row.clone()
+        self.chosen: Rows | None = None
+        self.ended: list[tuple[int, Decoded]] = []
+
+    @property
+    def done(self) -> bool:
+        return not self.waiting and not len(self.row)
+
+    def advance(self, _: object = None) -> bool:
+        """Let waiting rows enter if there is room, and decode until rows have ended that others can replace.
+        True.
+
+        Raises:
+            WorkError: logits that are not numbers.
+        """
+        if self.waiting:
+            self._enter()
+        while len(self.row):
+            free = self.slots.size - len(self.row)
+            if self.waiting and REFILL * free >= self.slots.size:
+                break
+            self._decode_one()
+        return True
+
+    def take(self) -> list[tuple[int, Decoded]]:
+        """The rows that have ended since this was last asked, by their place in the wave's rows."""
+        ended, self.ended = self.ended, []
+        return ended
+
+    # ---- inside
+
+    def _enter(self) -> None:
+        """Run the prompts of as many waiting rows as there is room for, and pick their first tokens."""
+        n = len(self.row)
+        rows, size = [], 0
+        while self.waiting and n + len(rows) < self.slots.size:
+            size += len(self.prompts[self.waiting[0]]) - self.before
+            if rows and size > self.engine.batch_tokens:
+                break
+            rows.append(self.waiting.popleft())
+        layers: dict[int, tuple[Tensor, Tensor]] = {}
+        states, where, trunk_of = self.run(rows, layers)
+        if self.common >= 0 and self.slots.common is None:
+            self.slots.common = self.run.prefix(self.common)
+        self._store(rows, n, layers, where, trunk_of)
+        device = self.engine.device
+        last = torch.tensor([int(where[row][-1]) for row in rows], device=device)
+        logits = self.engine.head(states[last]).float() * self.engine.scale
+        if self.parameters is None:
+            self.parameters = Rows.of(self.requests, logits.shape[-1], device)
+        new = torch.tensor(rows, device=device)
+        columns = torch.tensor([len(self.prompts[row]) - self.before - 1 for row in rows], device=device)
+        self.row, self.column = torch.cat([self.row, new]), torch.cat([self.column, columns])
+        self.step = torch.cat([self.step, torch.zeros_like(new)])
+        self.chosen = None
+        self._take(logits, n)
+        self._settle()
+
+    def _store(
+        self,
+        rows: Sequence[int],
+        first: int,
+        layers: dict[int, tuple[Tensor, Tensor]],
+        where: dict[int, np.ndarray],
+        trunk_of: dict[int, int],
+    ) -> None:
+        """Copy the prompts' keys and values, but for what is common, into the slots from ``first`` on."""
+        device = self.engine.device
+        places = np.concatenate([where[row] for row in rows])
+        ends = [len(self.prompts[row]) - self.before for row in rows]
+        columns = np.concatenate([np.arange(end - len(where[row]), end) for row, end in zip(rows, ends)])
+        slots = np.repeat(np.arange(first, first + len(rows)), [len(where[row]) for row in rows])
+        at, column, slot = (torch.from_numpy(x).long().to(device) for x in (places, columns, slots))
+        for layer in sorted(layers):
+            k, v = layers[layer]
+            self.slots.write(layer, slot, column, k[:, at], v[:, at])
+        kept = [self.slots.layers[layer] for layer in sorted(self.slots.layers)]
+        for i, row in enumerate(rows):
+            if trunk_of[row] in (-1, self.common):
+                continue
+            for (k, v), (keys, values) in zip(self.run.prefix(trunk_of[row]), kept):
+                size = k.shape[1] - self.before
+                keys[first + i, :, :size] = k[:, self.before :].to(keys.dtype)
+                values[first + i, :, :size] = v[:, self.before :].to(values.dtype)
+
+    def _decode_one(self) -> None:
+        """One token for every row that runs."""
+        self.column = self.column + 1
+        newest = self.tokens[self.row, self.step - 1]
+        attend = StepAttention(self.slots, self.column)
+        out = run_packed(self.engine.module.base_model, newest, self.column + self.before, attend)
+        self.engine.work.decoded_tokens += len(newest)
+        self._take(self.engine.head(out.last_hidden_state[0]).float() * self.engine.scale, 0)
+        self._settle()
+
+    def _take(self, logits: Tensor, first: int) -> None:
+        """Pick the next token of the slots from ``first`` on and write it down."""
+        assert self.parameters is not None
+        rows, step = self.row[first:], self.step[first:]
+        if first == 0 and self.chosen is None:
+            self.chosen = self.parameters.select(self.row)
+        chosen = self.chosen if first == 0 and self.chosen is not None else self.parameters.select(rows)
+        token, raw, sampling = pick(logits, chosen, step)
+        self.tokens[rows, step] = token
+        self.logprobs[0, rows, step] = raw
+        self.logprobs[1, rows, step] = sampling
+        self.step[first:] += 1
+
+    def _settle(self) -> None:
+        """Take out the rows that ended with their newest token, and close the gaps."""
+        newest = self.tokens[self.row, self.step - 1]
+        over = torch.isin(newest, self.eos) | (self.step >= self.limits[self.row])
+        gone = over.tolist()
+        own = [self.requests[row].sampling.stop for row in self.row.tolist()]
+        if any(own):
+            rows, steps = self.row, self.step
+            alive = [() if out else stop for out, stop in zip(gone, own)]
+
+            def tail(i: int, n: int) -> list[int]:
+                end = int(steps[i])
+                ids: list[int] = self.tokens[rows[i], max(0, end - n) : end].tolist()
+                return ids
+
+            for i in self.stops.ended(alive, newest.tolist(), tail):
+                gone[i] = True
+        ended = [i for i, out in enumerate(gone) if out]
+        if ended:
+            self.ended += self._results(ended)
+            self._close(ended)
+
+    def _results(self, ended: Sequence[int]) -> list[tuple[int, Decoded]]:
+        at = torch.tensor(ended, device=self.row.device)
+        rows, steps = self.row[at], self.step[at]
+        longest = int(steps.max())
+        logprobs = self.logprobs[:, rows, :longest]  # beyond a row's end they are 0
+        if bool(logprobs.isnan().any()):
+            raise WorkError(
+                "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
+            )
+        tokens, (raw, sampling) = self.tokens[rows, :longest].tolist(), logprobs.tolist()
+        return [
+            (row, Decoded(tuple(tokens[i][:n]), tuple(raw[i][:n]), tuple(sampling[i][:n])))
+            for i, (row, n) in enumerate(zip(rows.tolist(), steps.tolist()))
+        ]
+
+    def _close(self, ended: Sequence[int]) -> None:
+        """Move the last rows that run into the slots of those that ended."""
+        out = set(ended)
+        n = len(self.row) - len(ended)
+        holes = [i for i in ended if i < n]
+        movers = [i for i in range(n, len(self.row)) if i not in out]
+        keep = torch.arange(n, device=self.row.device)
+        if holes:
+            source = torch.tensor(movers, device=keep.device)
+            target = torch.tensor(holes, device=keep.device)
+            self.slots.move(source, target, int(self.column[source].max()) + 1)
+            keep[target] = source
+        self.row, self.column, self.step = self.row[keep], self.column[keep], self.step[keep]
+        self.chosen = None
