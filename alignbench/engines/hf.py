@@ -218,7 +218,7 @@ class HFEngine:
         prompts = tokens.sequences
         eos, pad = heads.eos_ids(self.module, self.tokenizer), heads.pad_id(self.tokenizer)
 
-        def compute(rows: list[int]) -> list[Completion]:
+        def compute(rows: Sequence[int]) -> list[Completion]:
             decoded = decode_batch(
                 self._forward,
                 [prompts[i] for i in rows],
@@ -242,7 +242,7 @@ class HFEngine:
         return torch.float32 if self.device.type == "cpu" else self.module.dtype
 
     def _run(
-        self, batches: list[list[int]], held: Collection[int], compute: Callable[[list[int]], Sequence[R]]
+        self, batches: list[list[int]], held: Collection[int], compute: Callable[[Sequence[int]], Sequence[R]]
     ) -> Iterator[list[tuple[int, R]]]:
         """Compute the planned batches but for what is held; halve them when memory runs out."""
         done = frozenset(held)

@@ -214,7 +214,8 @@ class Wave:
     def _enter(self) -> None:
         """Run the prompts of as many waiting rows as there is room for, and pick their first tokens."""
         n = len(self.row)
-        rows, size = [], 0
+        rows: list[int] = []
+        size = 0
         while self.waiting and n + len(rows) < self.slots.size:
             size += len(self.prompts[self.waiting[0]]) - self.before
             if rows and size > self.engine.batch_tokens:

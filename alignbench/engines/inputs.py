@@ -129,8 +129,8 @@ class Inputs:
                 ids = [start_token(self.tokenizer), *ids]
             start = max(1, start)
             # the last token is only predicted, so one more than the context fits
-            fits = self.window is None or request.rolling
-            cut = 0 if fits else max(0, len(ids) - self.window - 1)
+            window = None if request.rolling else self.window
+            cut = max(0, len(ids) - window - 1) if window else 0
             tokens.sequences.append(ids[cut:])
             tokens.starts.append(max(1, start - cut))
             tokens.cuts.append(cut)

@@ -275,7 +275,9 @@ class TriePass:
         Returns:
             States [N, D]; of each row, the places in them of its tokens behind its trunk; and its trunk.
         """
-        units, where, trunk_of = [], {}, {}
+        units: list[Unit] = []
+        where: dict[int, np.ndarray] = {}
+        trunk_of: dict[int, int] = {}
         offset = 0
         for unit, owners in self.trie.units(rows):
             for path, members in zip(unit.paths, owners):

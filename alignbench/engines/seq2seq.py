@@ -71,7 +71,7 @@ class Seq2SeqEngine(HFEngine):
         start = start_id(self.module)
         eos, pad = heads.eos_ids(self.module, self.tokenizer), heads.pad_id(self.tokenizer)
 
-        def compute(rows: list[int]) -> list[Completion]:
+        def compute(rows: Sequence[int]) -> list[Completion]:
             decoded = decode_batch(
                 _Decoder(self, [tuple(prompts[i]) for i in rows]),
                 [[start]] * len(rows),
@@ -224,7 +224,7 @@ class _Scorer:
             logits = head(states[low : low + size]).float()
             here = ((where >= low) & (where < low + size)).nonzero()[:, 0]
             row, target = (where[here] - low).to(logits.device), wanted[here].to(logits.device)
-            logprobs[here] = (logits[row, target] - logits.logsumexp(-1)[row]).double().cpu()
+            logprobs[here] = (logits[row, target] - logits.logsumexp(-1)[row]).cpu().double()
             greedy[here] = (logits.argmax(-1)[row] == target).cpu()
         return logprobs, greedy
 

@@ -192,7 +192,9 @@ class Trie:
     def _grow(self, trunk: int, places: Sequence[int]) -> Unit:
         """The unit of some distinct sequences of one unit, in order."""
         depth = self.trunks[trunk].end if trunk >= 0 else 0
-        ids, positions, paths = [], [], []
+        ids: list[Ids] = []
+        positions: list[Ids] = []
+        paths: list[Ids] = []
         size = (
             len(self._sorted[places[0]])
             - depth
