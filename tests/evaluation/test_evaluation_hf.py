@@ -26,6 +26,7 @@ prompt: "{{{{ question }}}}"
 ENDS = {
     "multiple_choice": "choices: '[right, wrong]'\ncorrect: '[0]'\nmetrics: [{name: mc2}]\nheadline: mc2\n",
     "preference": "choices: '[right, wrong]'\nmetrics: [{name: accuracy}]\nheadline: accuracy\n",
+    "loglikelihood": "target: right\nmetrics: [{name: accuracy}, {name: logprob}]\nheadline: accuracy\n",
     "generate": "target: right\ngeneration: {max_tokens: 8}\n"
     "metrics: [{name: exact_match}]\nheadline: exact_match\n",
 }
@@ -102,6 +103,43 @@ def test_multiple_choice_is_the_sum_of_token_log_probabilities(evaluate: Any, to
         assert sample.output == (row["right"] if pair[0] >= pair[1] else row["wrong"])
 
 
+def test_a_target_is_right_where_greedy_decoding_gives_it(evaluate: Any, tokenizer: Any) -> None:
+    causal = model("AutoModelForCausalLM")
+    for sample, row in zip(evaluate("loglikelihood", "AutoModelForCausalLM"), ROWS, strict=True):
+        ids = tokenizer(row["question"], return_tensors="pt").input_ids
+        target = tokenizer(" " + row["right"]).input_ids
+        made = causal.generate(ids, max_new_tokens=len(target), do_sample=False)[0, ids.shape[1] :]
+        right = made.tolist() == target
+        assert sample.values["accuracy"] == float(right)
+        assert sample.values["logprob"] < 0
+        assert (sample.output, sample.n_tokens) == (row["right"] if right else "", len(target))
+
+
+def test_a_document_longer_than_the_context_is_measured_whole(tokenizer: Any, tmp_path: Path) -> None:
+    import torch
+
+    from alignbench.engines.hf import HFEngine
+
+    text = "one and one is two, and two and one is three; " * 3  # a token a byte, 138; the context holds 64
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "", "right": text}))
+    metrics = "metrics: [{name: bits_per_byte, higher_is_better: false}]\nheadline: bits_per_byte\n"
+    (tmp_path / "task.yaml").write_text(TASK.format(kind="loglikelihood") + "target: right\n" + metrics)
+    (task,) = find_tasks(["loglikelihood"], tasks_dirs=[tmp_path])
+    causal = model("AutoModelForCausalLM")
+    engine = HFEngine(causal, tokenizer, identity={"engine": "x"})
+    with Ledger.open(tmp_path) as ledger:
+        (sample,) = evaluate_policy(Policy("p", "p", "hf", "p"), engine, task, task.load(), ledger)
+    ids = [1, *tokenizer(text).input_ids]
+    total = 0.0
+    for first, target, end in ((0, 1, 65), (64, 65, 129), (74, 129, 139)):
+        with torch.inference_mode():
+            logprobs = causal(torch.tensor([ids[first : end - 1]])).logits[0].log_softmax(-1)
+        total += sum(float(logprobs[i - 1 - first, ids[i]]) for i in range(target, end))
+    assert len(ids) == 139
+    assert sample.values["bits_per_byte"] == pytest.approx(-total / 138 / 0.6931471805599453, abs=1e-5)
+    assert (sample.n_tokens, sample.flags) == (138, ())
+
+
 def test_generation_is_what_transformers_generates(evaluate: Any, tokenizer: Any) -> None:
     causal = model("AutoModelForCausalLM")
     for sample, row in zip(evaluate("generate", "AutoModelForCausalLM"), ROWS, strict=True):
@@ -121,6 +159,7 @@ def test_preferences_follow_the_rewards(evaluate: Any) -> None:
     [
         ("generate", "AutoModelForSequenceClassification"),
         ("multiple_choice", "AutoModelForSequenceClassification"),
+        ("loglikelihood", "AutoModelForSequenceClassification"),
         ("preference", "AutoModelForCausalLM"),
     ],
 )
