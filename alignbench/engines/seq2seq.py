@@ -176,6 +176,7 @@ class _Scorer:
         memory, index = encode(self.engine, [part.context for part in chosen])
         start = start_id(self.engine.module)
         first = self._states(memory, [[start]] * len(memory.states))[:, 0]
+        self.engine.work.total_tokens += len(chosen) - len(memory.states)
         filled = [row for row, part in enumerate(chosen) if part.targets]
         longer = [row for row in filled if len(chosen[row].targets) > 1]
         places = torch.tensor(filled, dtype=torch.long)
@@ -202,8 +203,9 @@ class _Scorer:
         return [Scored(s, len(part.targets), m == 0) for s, part, m in zip(sums, chosen, misses)]
 
     def _states(self, memory: _Memory, ids: Sequence[Sequence[int]]) -> Tensor:
-        """What the head gets [B, T, D], or where it cannot run apart the logits [B, T, V]; the last target's
-        padding is on the right, where causal attention never looks."""
+        """What the head gets [B, T, D], or where it cannot run apart the logits [B, T, V], behind each of
+        ``ids``. Padding is on the right, where causal attention never looks."""
+        self.engine.work.add_padded([*map(len, ids)])
         inputs = heads.pad_right(ids, heads.pad_id(self.engine.tokenizer)).to(self.engine.device)
         if not self.separable:
             logits: Tensor = step(self.engine, memory, inputs).logits
@@ -233,6 +235,8 @@ def encode(engine: Seq2SeqEngine, contexts: Sequence[tuple[int, ...]]) -> tuple[
     """The memory of the distinct contexts, and which of them each context is (long [B])."""
     distinct = list(dict.fromkeys(contexts))
     places = {context: place for place, context in enumerate(distinct)}
+    engine.work.add_padded([*map(len, distinct)])
+    engine.work.total_tokens += sum(map(len, contexts)) - sum(map(len, distinct))
     ids = heads.pad_right(distinct, heads.pad_id(engine.tokenizer)).to(engine.device)
     lengths = torch.tensor([*map(len, distinct)], device=engine.device)
     mask = (torch.arange(ids.shape[1], device=engine.device)[None] < lengths[:, None]).long()

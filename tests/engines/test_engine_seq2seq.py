@@ -142,6 +142,22 @@ def test_a_context_is_encoded_once(
         assert len({answer.token_ids for answer in answers}) > 2  # each sample its own
 
 
+def test_the_work_is_counted(models: dict[str, Any], ending: Any) -> None:
+    engine = Seq2SeqEngine(models["t5"], ending)
+    requests = [Score("the cat", " sat on"), Score("the cat", " sat on the"), Score("the", " sat")]
+    collect(engine.score(requests), 3)
+    n = {
+        text: len(ending.encode(text, add_special_tokens=False))
+        for text in (" sat on", " sat on the", " sat")
+    }
+    long, short = len(ending.encode("the cat")), len(ending.encode("the"))
+    work = engine.work
+    assert work.total_tokens == 2 * long + short + sum(n.values())
+    later = [size - 1 for size in n.values() if size > 1]
+    assert work.computed_tokens == long + short + 2 + sum(later)  # each context and its start token once
+    assert work.padding_tokens == long - short + max(later) * len(later) - sum(later)
+
+
 @pytest.mark.parametrize("family", SEQ2SEQ)
 @pytest.mark.parametrize("batch_tokens", [1, 8192])
 def test_greedy_text_is_that_of_transformers(
