@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from alignbench.engines.identity import (
     recall,
     remember,
 )
+from alignbench.engines.parallel import ParallelEngine, devices_of
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import (
     Completion,
@@ -46,9 +48,15 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
     """
 
     def load() -> Engine:
+        devices = devices_of(policy)
+        if len(devices) > 1:
+            return ParallelEngine(policy, devices, batch_tokens=batch_tokens)
         from alignbench.engines.weights import load_policy
 
-        return load_policy(policy, batch_tokens=batch_tokens)
+        single = policy
+        if devices:  # device=cuda:all may be a single one
+            single = replace(policy, options={**policy.options, "device": devices[0]})
+        return load_policy(single, batch_tokens=batch_tokens)
 
     try:
         key, identity = _recognise(policy, fresh)
