@@ -28,7 +28,7 @@ MERGED = (
 )
 SHORTENED = (
     "a context longer than the tokenizer's model_max_length, for a model with relative positions: lm-eval "
-    "cuts it on the left (resolve_max_length); here the encoder reads all of it"
+    "cuts it on the left, and a rolling text into windows (resolve_max_length); here all of it is read"
 )
 BOUNDARIES = (
     "requests that agree in all tokens but the last: lm-eval computes them once and gathers a shorter "
@@ -84,13 +84,11 @@ def known_differences(
     """Which requests lm-eval answers otherwise by its rules, and why: index → reason.
 
     Args:
-        requests: of any verb; rolling texts have none.
+        requests: of any verb.
         tokenizer: the checkpoint's.
         window: tokens that the model attends to; None where it has no bound.
         causal: whether context and continuation are one text (not so for encoder–decoder models).
     """
-    if requests.verb == "loglikelihood_rolling":
-        return {}
     lengths: dict[str, list[int]] = {}
 
     def ids(text: str) -> list[int]:
@@ -98,10 +96,10 @@ def known_differences(
             lengths[text] = tokenizer(text, verbose=False)["input_ids"]
         return lengths[text]
 
-    def reason(context: str, continuation: str) -> str | None:
+    def reason(context: str, continuation: str = "") -> str | None:
         if not causal and len(ids(context)) > tokenizer.model_max_length:
             return SHORTENED
-        if requests.verb == "generate_until":
+        if requests.verb != "loglikelihood":
             return None
         if not continuation and context == context.rstrip():
             return REFUSED_NOTHING
@@ -116,7 +114,7 @@ def known_differences(
             return REFUSED_LENGTH
         return None if whole[: len(before)] == before else MERGED
 
-    reasons = {i: reason(request[0], request[1]) for i, request in enumerate(requests.requests)}
+    reasons = {i: reason(*request) for i, request in enumerate(requests.requests)}
     return {i: why for i, why in reasons.items() if why}
 
 

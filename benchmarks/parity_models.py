@@ -55,7 +55,6 @@ def _model(architecture: str, tokenizer: Any) -> Any:
             num_layers=3,
             num_decoder_layers=3,
             num_heads=4,
-            initializer_factor=2.0,
             decoder_start_token_id=0,
             **common,
         )

@@ -144,13 +144,13 @@ def rolling(data: Path, n: int) -> RequestSet:
 
 
 SETS: dict[str, tuple[Callable[[Path, int], RequestSet], int]] = {
-    "hellaswag": (hellaswag, 1000),
-    "arc_easy": (arc_easy, 300),
-    "arc_challenge": (arc_challenge, 300),
-    "mmlu_5shot": (mmlu, 120),
-    "lambada_openai": (lambada, 400),
-    "gsm8k_5shot": (gsm8k, 40),
-    "free_text": (free_text, 60),
+    "hellaswag": (hellaswag, 250),
+    "arc_easy": (arc_easy, 150),
+    "arc_challenge": (arc_challenge, 150),
+    "mmlu_5shot": (mmlu, 60),
+    "lambada_openai": (lambada, 200),
+    "gsm8k_5shot": (gsm8k, 24),
+    "free_text": (free_text, 40),
     "rolling": (rolling, 8),
 }
 """Name → what makes it, and of how many documents by default."""

@@ -71,6 +71,11 @@ def task_files(data: Path, folder: Path, share: float) -> Path:
     return folder
 
 
+def task_job(folder: Path, tasks: Sequence[str]) -> dict[str, Any]:
+    """What the peer's worker needs to run them."""
+    return {"folder": str(folder), "names": [f"parity_{task}" for task in tasks]}
+
+
 def alignbench_tasks(folder: Path, tasks: Sequence[str], data: Path, out: Path) -> dict[str, Any]:
     """Task → documents as ``alignbench eval`` wrote them, in the order of the data, and the means it shows.
 
