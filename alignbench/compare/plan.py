@@ -235,10 +235,10 @@ def _judges(
 
 
 def _check_judge(policy: Policy) -> None:
-    from alignbench.engines.identity import find_folder
+    from alignbench.engines.identity import locate
 
-    folder = find_folder(policy.target, policy.revision, f"judge rm:{policy.spec}")
-    if not lineage.is_reward_model(folder):
+    files = locate(policy, f"judge rm:{policy.spec}")
+    if not files.classifies and not lineage.is_reward_model(files.model):
         raise UsageError(f"judge rm:{policy.spec}: the model has no scalar head; name a reward model")
 
 

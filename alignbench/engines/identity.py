@@ -48,13 +48,17 @@ class Files:
         return self.adapter is not None and adapter_config(self.adapter).get("task_type") == "SEQ_CLS"
 
 
-def locate(policy: Policy) -> Files:
+def locate(policy: Policy, what: str | None = None) -> Files:
     """Find a policy's parts. A policy that is an adapter alone stands on the base model that it names.
+
+    Args:
+        policy: of kind ``hf``.
+        what: the start of an error's sentence; the policy by default.
 
     Raises:
         UsageError: there is no such model or adapter, or the hub cannot be reached.
     """
-    what = f"policy {policy.spec!r}"
+    what = what or f"policy {policy.spec!r}"
     named = policy.options.get("adapter")
     if named is None:
         folder = _snapshot(policy.target, policy.revision, what)
