@@ -16,7 +16,7 @@ CALLS = 40
 """Calls into the library that a layer of a decoder makes."""
 LOGITS_BYTES = 2**27
 """Logits are held some positions at a time; this much, with what they are computed from."""
-LIBRARIES_BYTES = 6 * 10**8
+LIBRARIES_BYTES = 45 * 10**7
 """What Python, torch and transformers occupy in main memory once a model runs."""
 
 
@@ -94,7 +94,7 @@ def _decode(work: Work, size: Size, rates: Rates, in_flight: int) -> float:
     return steps * step
 
 
-def peak_bytes(size: Size, *, batch_tokens: int, kv_tokens: float = 0, on_cpu: bool = True) -> float:
+def peak_bytes(size: Size, *, batch_tokens: float, kv_tokens: float = 0, on_cpu: bool = True) -> float:
     """Memory of the device at its height: the weights, a forward pass of ``batch_tokens`` or the keys and
     values of ``kv_tokens`` that are kept while decoding, whichever is larger, and the logits; on a CPU also
     the libraries."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from alignbench.engines import memory
 from alignbench.engines.estimate import Rates, Size
+from alignbench.engines.parallel import devices_of
 from alignbench.engines.policy import Policy
 
 SECONDS = 0.08
@@ -23,7 +25,9 @@ READ = 2**27
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how a policy would be computed: its numbers, the dtype, the device, and its token budgets."""
+    """Where and how a policy would be computed: its numbers, the dtype, the (first) device, and its budgets:
+    tokens of a forward pass, tokens that are kept while decoding, rows that are decoded together.
+    ``copies``: devices that compute side by side."""
 
     size: Size
     shape: memory.Shape
@@ -31,6 +35,8 @@ class Setting:
     device: torch.device
     batch_tokens: int
     kv_tokens: int
+    rows: int
+    copies: int = 1
 
 
 def plan_setting(policy: Policy, config: Any, batch_tokens: int | None = None) -> Setting:
@@ -43,12 +49,17 @@ def plan_setting(policy: Policy, config: Any, batch_tokens: int | None = None) -
     Raises:
         UsageError: the model, its dtype or device is of no use here.
     """
+    from alignbench.engines.hf import MOST_ROWS
     from alignbench.engines.weights import setting
 
+    devices = devices_of(policy)
+    if devices:
+        policy = replace(policy, options={**policy.options, "device": devices[0]})
     auto_class, dtype, device = setting(policy, config)
     size, shape = size_of(config, dtype, auto_class), memory.Shape.of(config)
-    batch, kept = budgets(size, shape, device)
-    return Setting(size, shape, dtype, device, batch_tokens or batch, kept)
+    batch, kept = (batch_tokens, batch_tokens) if batch_tokens else budgets(size, shape, device)
+    rows = MOST_ROWS.get(device.type, 128)
+    return Setting(size, shape, dtype, device, batch, kept, rows, max(1, len(devices)))
 
 
 def size_of(config: Any, dtype: torch.dtype, auto_class: Any) -> Size:
@@ -111,7 +122,7 @@ def measure(setting: Setting) -> Rates:
 
 
 def _time(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call: the fastest of three groups of calls, as a busy machine only adds to it."""
+    """Seconds of one call: the median of five groups of calls, on the machine as busy as it is."""
 
     def group(n: int) -> float:
         _wait(device)
@@ -122,8 +133,8 @@ def _time(run: Callable[[], object], device: torch.device) -> float:
         return (time.perf_counter() - started) / n
 
     run()
-    n = max(1, int(SECONDS / 3 / max(1e-7, group(3))))
-    return min(group(n) for _ in range(3))
+    n = max(1, int(SECONDS / 5 / max(1e-7, group(3))))
+    return statistics.median(group(n) for _ in range(5))
 
 
 def _wait(device: torch.device) -> None:

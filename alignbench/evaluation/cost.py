@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignbench.engines.estimate import Rates, Work, extrapolate, peak_bytes, seconds
 from alignbench.engines.inputs import Inputs, Tokens, open_inputs
@@ -18,10 +18,11 @@ from alignbench.evaluation.run import VERBS, requests_of
 from alignbench.ledger import Ledger, content_key
 from alignbench.tasks.types import Document, Task
 
+if TYPE_CHECKING:
+    from alignbench.engines.machine import Setting
+
 EXACT = 1_000_000
 """Characters of text up to which all tokens are counted; of more, those of a seeded sample of documents."""
-ROWS = 256
-"""Rows that are decoded together, at most."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TaskCost:
 class PolicyCost:
     """One policy's ``tasks``, and what the estimates rest on: its parameters and their dtype, the device, the
     tokens of a forward pass, and the machine's rates, measured for this model's widths. ``peak_bytes``: of
-    the device's memory."""
+    the memory of all devices together."""
 
     policy: str
     parameters: int
@@ -95,7 +96,7 @@ def policy_cost(
         asked = [requests_of(task, document, seed) for document in documents]
         left = asked if identity is None or ledger is None else _not_held(ledger, identity, task, asked)
         found = _count(inputs, _sample(left, seed), len(left), setting.batch_tokens)
-        longest = max(longest, found.longest)
+        longest = max(longest, found.longest if found.work.rows else 0)
         rows.append(
             TaskCost(
                 policy=policy.name,
@@ -109,30 +110,19 @@ def policy_cost(
                 computed_tokens=round(found.work.tokens),
                 output_tokens=found.work.new_tokens,
                 cut=found.cut,
-                seconds=seconds(
-                    found.work,
-                    setting.size,
-                    rates,
-                    batch_tokens=setting.batch_tokens,
-                    in_flight=max(1, min(ROWS, setting.kv_tokens // max(1, found.longest))),
-                ),
+                seconds=_seconds(found, setting, rates),
                 example=inputs.render(documents[0].prompt) if documents else "",
             )
         )
-    generates = any(row.output_tokens for row in rows)
+    together = max((row.computed_tokens for row in rows), default=0)
     return PolicyCost(
         policy=policy.name,
         parameters=setting.size.parameters,
         dtype=str(setting.dtype).removeprefix("torch."),
-        device=str(setting.device),
+        device=policy.options.get("device") or str(setting.device),
         batch_tokens=setting.batch_tokens,
         rates=rates,
-        peak_bytes=peak_bytes(
-            setting.size,
-            batch_tokens=setting.batch_tokens,
-            kv_tokens=min(setting.kv_tokens, ROWS * longest) if generates else 0,
-            on_cpu=setting.device.type == "cpu",
-        ),
+        peak_bytes=_peak_bytes(setting, together, longest),
         seconds=sum(row.seconds for row in rows),
         tasks=rows,
     )
@@ -146,6 +136,23 @@ class _Counted:
     counted: int
     cut: int
     longest: int
+
+
+def _seconds(found: _Counted, setting: Setting, rates: Rates) -> float:
+    in_flight = max(1, min(setting.rows, setting.kv_tokens // max(1, found.longest)))
+    needed = seconds(found.work, setting.size, rates, batch_tokens=setting.batch_tokens, in_flight=in_flight)
+    return needed / (setting.copies if setting.device.type != "cpu" else 1)  # several CPUs are one CPU
+
+
+def _peak_bytes(setting: Setting, together: int, longest: int) -> float:
+    """``together``: tokens that could share a pass; ``longest``: of a completion and its prompt, 0 for none."""
+    each = peak_bytes(
+        setting.size,
+        batch_tokens=min(setting.batch_tokens, together),
+        kv_tokens=min(setting.kv_tokens, setting.rows * longest),
+        on_cpu=setting.device.type == "cpu",
+    )
+    return setting.copies * each
 
 
 def _not_held(

@@ -101,7 +101,7 @@ def test_rates_are_measured() -> None:
     config = make_model("llama").config
     size = size_of(config, torch.float32, transformers.AutoModelForCausalLM)
     shape = memory.Shape.of(config)
-    rates = measure(Setting(size, shape, torch.float32, torch.device("cpu"), 64, 64))
+    rates = measure(Setting(size, shape, torch.float32, torch.device("cpu"), 64, 64, 8))
     assert 1e7 < rates.flops < 1e15
     assert 1e8 < rates.bandwidth < 1e14
     assert 1e-8 < rates.call < 1e-2
