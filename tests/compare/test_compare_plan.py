@@ -132,6 +132,20 @@ def test_refusals(plan, change, message: str) -> None:
         plan(**change)
 
 
+def test_an_adapter_that_brings_a_scalar_head_judges(plan, rules, tmp_path: Path) -> None:
+    for kind in ("SEQ_CLS", "CAUSAL_LM"):
+        (tmp_path / kind).mkdir()
+        config = {
+            "peft_type": "LORA",
+            "task_type": kind,
+            "base_model_name_or_path": str(rules.folder / "good"),
+        }
+        (tmp_path / kind / "adapter_config.json").write_text(json.dumps(config))
+    assert [spec.name for spec in plan(judges=[f"rm:{tmp_path}/SEQ_CLS"]).judges] == ["SEQ_CLS"]
+    with pytest.raises(UsageError, match="the model has no scalar head"):
+        plan(judges=[f"rm:{tmp_path}/CAUSAL_LM"])
+
+
 def test_a_judge_without_a_scalar_head_is_refused(rules, plan) -> None:
     with pytest.raises(UsageError, match="the model has no scalar head"):
         plan(judges=[f"rm:{rules.folder / 'good'}"])
