@@ -13,6 +13,8 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,26 +93,43 @@ def _wanted(model: str, name: str, only: set[str]) -> bool:
     return not only or bool(only & {model, f"{model}:{name}", f":{name}"})
 
 
-def run_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one checkpoint: the sets' comparisons, and the tasks'."""
+@dataclass(frozen=True)
+class Prepared:
+    """One checkpoint, and all that it is asked."""
+
+    name: str
+    folder: Path
+    sets: list[RequestSet]
+    ours: list[Answers]
+    tasks: list[str]
+    jobs: list[dict[str, Any]]
+
+
+def prepare(name: str, arguments: argparse.Namespace) -> Prepared:
+    """Make the checkpoint and the requests, ask our side, and write down what the peer is to be asked."""
     only, scratch = set(arguments.only), arguments.scratch
     texts = [] if name == "pocket" else training_texts(arguments.data)
     folder = base_path() if name == "pocket" else checkpoint(name, texts, scratch / "checkpoints")
     engine = open_engine(parse_policy(str(folder)))
     sets = request_sets(name, folder, engine, arguments.data, only, arguments.scale)
     tasks = [task for task in TASKS if _wanted(name, f"task {task}", only)]
-    answers = [ask(engine, each) for each in sets]
     yaml = task_files(arguments.data, scratch / "tasks", arguments.scale / 4) if tasks else None
     jobs = peer_jobs(folder, sets, scratch / name, tasks=yaml and task_job(yaml, tasks), causal=name != "t5")
-    replies = ask_peer(arguments.peer_python, jobs, scratch)
+    return Prepared(name, folder, sets, [ask(engine, each) for each in sets], tasks, jobs)
+
+
+def finish(prepared: Prepared, replies: Sequence[dict[str, Any]], scratch: Path) -> dict[str, Any]:
+    """Compare with what the peer has answered to the jobs, and run the tasks on our side."""
     theirs = {k: v for reply in replies for k, v in reply["sets"].items()}
-    oracle = Oracle(folder)
-    compared = [judge(s, a, theirs[s.name], oracle) for s, a in zip(sets, answers)]
-    found = {"model": name, "peer": replies[0]["version"], "sets": compared, "tasks": []}
-    if tasks:
-        ours = alignbench_tasks(folder, tasks, scratch / "tasks", scratch / f"run-{name}")
-        found["tasks"] = compare_tasks(ours, replies[0]["tasks"])
-    return found
+    oracle = Oracle(prepared.folder)
+    sets = [judge(s, a, theirs[s.name], oracle) for s, a in zip(prepared.sets, prepared.ours)]
+    tasks: list[Comparison] = []
+    if prepared.tasks:
+        out = scratch / f"run-{prepared.name}"
+        tasks = compare_tasks(
+            alignbench_tasks(prepared.folder, prepared.tasks, scratch / "tasks", out), replies[0]["tasks"]
+        )
+    return {"model": prepared.name, "peer": replies[0]["version"], "sets": sets, "tasks": tasks}
 
 
 def main() -> None:
@@ -138,10 +157,15 @@ def main() -> None:
     chosen = [
         m for m in MODELS if not arguments.only or any(o.split(":")[0] in ("", m) for o in arguments.only)
     ]
-    results = []
+    prepared = []
     for name in chosen:
-        print(f"parity: {name} …", file=sys.stderr)
-        results.append(run_model(name, arguments))
+        print(f"parity: {name}: alignbench answers", file=sys.stderr)
+        prepared.append(prepare(name, arguments))
+    print("parity: lm-eval answers (its log: peer.log in the scratch folder)", file=sys.stderr)
+    replies = iter(ask_peer(arguments.peer_python, [j for p in prepared for j in p.jobs], arguments.scratch))
+    results = []
+    for each in prepared:
+        results.append(finish(each, [next(replies) for _ in each.jobs], arguments.scratch))
         for line in write(results, arguments.out):
             print(line)
     bad = sum(len(c.differences) + len(c.unequal_metrics) for r in results for c in [*r["sets"], *r["tasks"]])

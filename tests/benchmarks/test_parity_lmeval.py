@@ -1,0 +1,38 @@
+"""Parity with lm-evaluation-harness itself, on a small part of the benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SETS = ("hellaswag", "gsm8k_5shot", "rolling", "edge cases", "one text, many boundaries", "task rte")
+ARCHITECTURES = ("gpt2", "llama", "qwen2", "t5")
+
+
+@pytest.mark.slow
+def test_lm_eval_gives_the_same_numbers_and_texts(shared_data: Path, tmp_path: Path) -> None:
+    python = os.environ.get("ALIGNBENCH_LMEVAL_PYTHON")
+    if not python:
+        pytest.skip(
+            "lm-eval is absent: set ALIGNBENCH_LMEVAL_PYTHON to a Python that has lm_eval[hf]==0.4.13"
+        )
+    command = [sys.executable, str(BENCHMARKS / "parity.py"), "--data", str(shared_data), "--scale", "0.06"]
+    command += ["--peer-python", python, "--scratch", str(tmp_path / "scratch"), "--out", str(tmp_path)]
+    command += [f"--only={architecture}:{name}" for architecture in ARCHITECTURES for name in SETS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    models = json.loads((tmp_path / "parity.json").read_text())["models"]
+    assert [model["model"] for model in models] == list(ARCHITECTURES)
+    for model in models:
+        found = {c["name"]: c for c in [*model["sets"], *model["tasks"]]}
+        assert found["hellaswag"]["n"] >= 60
+        assert found["hellaswag"]["spread"] > 10, "log-probabilities that hardly vary would prove little"
+        assert found["gsm8k_5shot"]["n"] >= 4
+        assert found["task rte"]["n"] >= 4
+        assert found["edge cases"]["n"] - len(found["edge cases"]["known"]) >= 20
