@@ -201,7 +201,7 @@ def _duration(seconds: float) -> str:
     for size, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= 1.5 * size:
             return f"about {seconds / size:.2g} {unit}"
-    return f"about {seconds:.0f} s" if seconds >= 1.5 else "about a second" if seconds > 0.5 else "no time"
+    return f"about {seconds:.0f} s" if seconds >= 1.5 else "a second or less"
 
 
 # --- the table at the end ----------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def _seconds(found: _Counted, setting: Setting, rates: Rates) -> float:
 
 
 def _peak_bytes(setting: Setting, together: int, longest: int) -> float:
-    """``together``: tokens that could share a pass; ``longest``: of a completion and its prompt, 0 for none."""
+    """``together``: tokens that could share a pass; ``longest``: of a completion and its prompt, or 0."""
     each = peak_bytes(
         setting.size,
         batch_tokens=min(setting.batch_tokens, together),
