@@ -42,7 +42,7 @@ def main() -> None:
             f"--only {arguments.only}: no such case; there are {', '.join(c.name for c in CASES)}"
         )
     if arguments.quick:
-        cases = [replace(case, n=max(2, case.n // 4), rounds=2) for case in cases]
+        cases = [replace(case, n=max(2, case.n // 8), rounds=2) for case in cases]
     seats = {
         "alignbench": Seat("alignbench", sys.executable, "alignbench_side.py"),
         "generate": Seat("generate", sys.executable, "generate_side.py"),
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     say("--device", default="cpu", help="for every side")
     say("--threads", type=int, default=os.cpu_count(), help="for every side; as many as there are cores")
     say("--rounds", type=int, default=ROUNDS, help=f"turns of each side, {ROUNDS} by default")
-    say("--quick", action="store_true", help="a quarter of the work, 2 rounds; give an --out of its own")
+    say("--quick", action="store_true", help="an eighth of the work, 2 rounds; give an --out of its own")
     scratch = Path(tempfile.gettempdir()) / "alignbench-benchmarks"
     say("--scratch", type=Path, default=scratch, help="checkpoints are made and kept here")
     say("--out", type=Path, default=ROOT / "reports" / "benchmarks")

@@ -51,6 +51,7 @@ class Worker:
             "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CACHE_ROOT": str(scratch / "vllm"),
         }
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(

@@ -49,8 +49,7 @@ loading and a first small turn of each side. *Rows* is the peer's batch: as many
 holds of the longest request; vLLM decides by itself. The models' weights are random, and the scale of EOS's
 embedding makes answers end at ragged lengths; the tokenizers are trained on the same real text that the
 requests are made of. *Same answers* is the largest difference of a log-probability (nats), or the share of
-texts that are equal to the last character; where texts differ, rounding has tipped a near-tie, and the two
-sides wrote other words after it."""
+texts that are equal to the last character."""
 
 
 def _comparison(lines: dict[str, Line], peer: str) -> str:
@@ -73,7 +72,8 @@ def _comparison(lines: dict[str, Line], peer: str) -> str:
                 str(line["rounds"]),
             ]
         )
-    head = "case, what, model, requests, rows, ours, theirs, ratio, aim, same answers, rounds".split(", ")
+    head = ["case", "what", "model", "requests", "rows", "ours", "theirs"]
+    head += ["ratio", "aim", "same answers", "rounds"]
     return _table(head, rows)
 
 
@@ -107,8 +107,8 @@ def _shares(lines: dict[str, Line]) -> str:
     ]
     note = (
         "Operations of the model's matrix products (two for each weight and computed token, and the head "
-        "where it ran; attention, norms and sampling count as nothing) over the rate of a 2048³ matrix product, "
-        "measured between the rounds."
+        "where it ran; attention, norms and sampling count as nothing) over the rate of a 2048³ matrix "
+        "product, measured between the rounds."
     )
     return f"{note}\n\n{_table(['case', 'model', 'product, GFLOP/s', 'share'], rows)}"
 

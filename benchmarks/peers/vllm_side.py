@@ -1,4 +1,4 @@
-"""The side of vLLM: ``LLM.generate`` with its own settings for how many rows run at a time.
+"""The side of vLLM: ``LLM.generate`` with its own settings (it compiles the model, and chooses its batches).
 
 What it remembers of prompts is dropped before each round.
 """
@@ -12,12 +12,7 @@ from vllm import LLM, SamplingParams
 
 
 def load(setup: dict[str, Any]) -> Side:
-    model = LLM(
-        model=setup["model"],
-        dtype=setup["dtype"],
-        enforce_eager=setup["eager"],
-        seed=0,
-    )
+    model = LLM(model=setup["model"], dtype=setup["dtype"], seed=0)
 
     def side(job: Job) -> Any:
         sampling = SamplingParams(temperature=0.0, max_tokens=job["max_tokens"], ignore_eos=not job["eos"])
