@@ -188,6 +188,8 @@ def _counts(tasks: list[dict[str, Any]]) -> str:
 def _basis(cost: dict[str, Any]) -> str:
     """One policy's time and memory, and what they rest on."""
     rates = cost["rates"]
+    if not cost["seconds"]:
+        return f"{cost['policy']}: the ledger holds every answer"
     return (
         f"{cost['policy']}: {_duration(cost['seconds'])}, about {cost['peak_bytes'] / 1e9:.2g} GB of memory "
         f"on {cost['device']} ({cost['parameters']:,} parameters in {cost['dtype']}, "
@@ -201,6 +203,8 @@ def _duration(seconds: float) -> str:
     for size, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= 1.5 * size:
             return f"about {seconds / size:.2g} {unit}"
+    if seconds == 0:
+        return "–"
     return f"about {seconds:.0f} s" if seconds >= 1.5 else "a second or less"
 
 

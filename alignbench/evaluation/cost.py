@@ -193,7 +193,7 @@ def _count(inputs: Inputs, sample: list[list[Request]], documents: int, budget: 
     new = [request.sampling.max_tokens for request in flat if isinstance(request, Generate)]
     work = Work(
         total=sum(lengths) * up,
-        tokens=extrapolate(_shared(first, budget), _shared(tokens, budget), n, documents),
+        tokens=extrapolate(_shared(inputs, first, budget), _shared(inputs, tokens, budget), n, documents),
         length=sum(x * x for x in lengths) / max(1, sum(lengths)),  # where the mean token stands
         read=(sum(lengths) - sum(tokens.starts)) * up,
         rows=round(len(new) * up),
@@ -203,10 +203,16 @@ def _count(inputs: Inputs, sample: list[list[Request]], documents: int, budget: 
     return _Counted(work, n, round(sum(map(bool, tokens.cuts)) * up), longest)
 
 
-def _shared(tokens: Tokens, budget: int) -> int:
-    """Tokens that are computed, those that texts begin with once. A target that is last is only predicted."""
+def _shared(inputs: Inputs, tokens: Tokens, budget: int) -> int:
+    """Tokens that are computed, those that texts begin with once (an encoder reads both sides, so that only
+    whole contexts are shared). A target that is last is only predicted."""
+    from alignbench.engines.seq2seq_inputs import Seq2SeqInputs
     from alignbench.engines.trie import Trie
 
+    if isinstance(inputs, Seq2SeqInputs):
+        contexts = {tuple(ids[:start]) for ids, start in zip(tokens.sequences, tokens.starts)}
+        predicted = sum(map(len, tokens.sequences)) - sum(tokens.starts)
+        return sum(map(len, contexts)) + predicted
     read = [
         ids[: max(1, len(ids) - 1)] if start < len(ids) else ids
         for ids, start in zip(tokens.sequences, tokens.starts)
