@@ -183,21 +183,19 @@ def _memory_ratio(ours: Sequence[Reply], theirs: Sequence[Reply]) -> dict[str, f
 
 def _work(reply: Reply) -> dict[str, Any]:
     """What there was to do, as our side counted it."""
-    found = {"requests": len(reply.get("logprobs") or reply["texts"]), "stats": reply.get("stats")}
+    found = {"requests": len(reply.get("logprobs") or reply["texts"]), "work": reply["work"]}
     if "lengths" in reply:
         found["answer_tokens"] = spread_of(reply["lengths"])
         found["prompt_tokens"] = spread_of(reply["prompts"])
     return found
 
 
-def _share(case: Case, replies: Sequence[Reply], rate: float) -> dict[str, float] | None:
+def _share(case: Case, replies: Sequence[Reply], rate: float) -> dict[str, float]:
     """Operations a second of the model's matrix products over the machine's own rate: two for each weight and
     computed token, and the head where it ran. Attention, norms and sampling count as nothing."""
     shares = []
     for reply in replies:
-        computed = (reply.get("stats") or {}).get("computed_tokens")
-        if computed is None:
-            return None
+        computed = reply["work"]["computed_tokens"] + reply["work"]["decoded_tokens"]
         shape = SHAPES[case.checkpoint]
         operations = 2 * (shape.matrices * computed + shape.width * shape.vocabulary * reply["head"])
         shares.append(operations / reply["seconds"] / rate)

@@ -29,9 +29,7 @@ def written(report: dict[str, Any]) -> str:
             if peer == "lm-eval":
                 parts += ["### Memory", _memory(against, peer)]
     parts += ["## Share of the machine", _shares(lines)]
-    padded = {name: line for name, line in lines.items() if line.get("stats")}
-    if padded:
-        parts += ["## What was computed", _counted(padded)]
+    parts += ["## What was computed", _counted(lines)]
     parts += ["## What it ran on", _machine(lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -101,7 +99,7 @@ def _shares(lines: dict[str, Line]) -> str:
             f"`{name}`",
             f"{line['checkpoint']}, {_dtype(line)}",
             f"{line['gemm_flops']['median'] / 1e9:.0f}",
-            "not counted" if line["share_of_gemm"] is None else _span(line["share_of_gemm"]),
+            _span(line["share_of_gemm"]),
         ]
         for name, line in lines.items()
     ]
@@ -116,15 +114,19 @@ def _shares(lines: dict[str, Line]) -> str:
 def _counted(lines: dict[str, Line]) -> str:
     rows = []
     for name, line in lines.items():
-        stats = line["stats"]
-        computed, padding = stats.get("computed_tokens"), stats.get("padding_tokens")
-        waste = "–" if not computed or padding is None else f"{padding / computed:.1%}"
-        counts = [stats.get(key) for key in ("computed_tokens", "shared_tokens", "padding_tokens")]
+        work = line["work"]
+        ran = work["computed_tokens"] + work["decoded_tokens"]
+        keys = ("total_tokens", "computed_tokens", "decoded_tokens", "padding_tokens")
+        cells = [f"{work[key]:,}" for key in keys]
         seconds = f"{line['sides']['alignbench']['seconds']['median']:.1f}"
-        cells = ["–" if n is None else f"{n:,}" for n in counts]
+        waste = f"{work['padding_tokens'] / ran:.1%}"
         rows.append([f"`{name}`", line["what"], str(line["requests"]), *cells, waste, seconds])
-    head = ["case", "what", "requests", "computed tokens", "shared tokens", "padding tokens", "waste", "s"]
-    note = "As the engine counts: tokens that the model ran, that were shared, and that only filled a batch."
+    head = ["case", "what", "requests", "tokens read", "computed", "decoded", "padding", "waste", "s"]
+    note = (
+        "As the engine counts: tokens of all requests, as if nothing were shared; those that went through "
+        "the model, each once; those that were generated one by one; and those that only filled a batch. "
+        "*Waste* is padding over computed and decoded."
+    )
     return f"{note}\n\n{_table(head, rows)}"
 
 

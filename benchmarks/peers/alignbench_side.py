@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,8 +13,6 @@ from serve import Job, Side, serve
 from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Sampling, Score
-
-COUNTED = ("computed_tokens", "padding_tokens", "shared_tokens")
 
 
 def load(setup: dict[str, Any]) -> Side:
@@ -35,30 +34,32 @@ def load(setup: dict[str, Any]) -> Side:
 
 def score(engine: Any, job: Job) -> dict[str, Any]:
     requests = [Score(context, continuation) for context, continuation in job["requests"]]
+    before = asdict(engine.work)
     found = {i: scored for batch in engine.score(requests) for i, scored in batch}
+    counted = since(before, engine)
     ordered = [found[i] for i in range(len(requests))]
-    targets = sum(scored.n_tokens for scored in ordered)
-    return {"logprobs": [scored.logprob for scored in ordered], "head": targets, **counts(engine)}
+    # at least so often the head ran: continuations of one context have the position before them in common
+    head = len({request.context for request in requests}) + sum(scored.n_tokens - 1 for scored in ordered)
+    return {"logprobs": [scored.logprob for scored in ordered], "head": head, "work": counted}
 
 
 def generate(engine: Any, job: Job) -> dict[str, Any]:
     sampling = Sampling(max_tokens=job["max_tokens"], stop=tuple(job["stop"]))
     requests = [Generate(prompt, sampling) for (prompt,) in job["requests"]]
+    before = asdict(engine.work)
     found = {i: completion for batch in engine.generate(requests) for i, completion in batch}
+    counted = since(before, engine)
     ordered = [found[i] for i in range(len(requests))]
     lengths = [len(completion.token_ids) for completion in ordered]
     prompts = [len(completion.prompt_ids) for completion in ordered]
     told = {"tokens": sum(lengths), "head": sum(lengths), "lengths": lengths, "prompts": prompts}
-    return {"texts": [completion.text for completion in ordered], **told, **counts(engine)}
+    counted["total_tokens"] = sum(prompts)
+    return {"texts": [completion.text for completion in ordered], **told, "work": counted}
 
 
-def counts(engine: Any) -> dict[str, Any]:
-    """What the engine counted in its last call; nothing where it counts nothing."""
-    stats = getattr(engine, "stats", None)
-    if stats is None:
-        return {}
-    held = stats if isinstance(stats, dict) else {key: getattr(stats, key, None) for key in COUNTED}
-    return {"stats": {key: held[key] for key in COUNTED if held.get(key) is not None}}
+def since(before: dict[str, int], engine: Any) -> dict[str, int]:
+    """What the engine has counted since then; see ``engines.plan.Work``."""
+    return {key: count - before[key] for key, count in asdict(engine.work).items()}
 
 
 def gemm(dtype: str, device: str, size: int = 2048) -> float:
