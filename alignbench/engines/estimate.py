@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHARE = 0.6
+SHARE = 0.5
 """Of a matrix product's rate that a whole layer reaches: norms, activations, copies are bound by memory."""
 CALLS = 40
 """Calls into the library that a layer of a decoder makes."""
@@ -54,13 +54,15 @@ class Rates:
 @dataclass(frozen=True)
 class Work:
     """What is to be computed. ``total``: tokens of all texts; ``tokens``: put into the model, after sharing
-    what texts begin with; ``length``: the mean length of
-    the sequences that they stand in; ``read``: positions whose logits are read; ``rows``: completions, and
-    ``new_tokens`` of all of them together."""
+    what texts begin with; ``length``: the mean length of the sequences that they stand in; ``unit``: tokens
+    that are computed in one piece where texts share something, in which what a token does not see is masked,
+    not skipped; ``read``: positions whose logits are read; ``rows``: completions, and ``new_tokens`` of all of
+    them together."""
 
     total: float
     tokens: float
     length: float
+    unit: int = 0
     read: float = 0
     rows: int = 0
     new_tokens: int = 0
@@ -75,6 +77,8 @@ def seconds(work: Work, size: Size, rates: Rates, *, batch_tokens: int, in_fligh
     """
     # a token sees half of a text's, on average; where beginnings are shared, the ends are what is computed
     seen = work.length * (1 - work.tokens / max(1, work.total) / 2)
+    if work.tokens < work.total:
+        seen = max(seen, work.unit)
     attended = 4 * size.layers * size.width * seen
     computed = work.tokens * (2 * size.body + attended) + 2 * size.head * (work.read + work.rows)
     passes = max(1.0, work.tokens / batch_tokens) if work.tokens else 0.0

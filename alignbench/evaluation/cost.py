@@ -183,6 +183,8 @@ def _sample(asked: list[list[Request]], seed: int) -> list[list[Request]]:
 
 def _count(inputs: Inputs, sample: list[list[Request]], documents: int, budget: int) -> _Counted:
     """Tokens of the sample, scaled to all ``documents``."""
+    from alignbench.engines.trie import UNIT
+
     n = len(sample)
     flat = [request for requests in sample for request in requests]
     tokens = inputs.encode(flat)
@@ -195,6 +197,7 @@ def _count(inputs: Inputs, sample: list[list[Request]], documents: int, budget: 
         total=sum(lengths) * up,
         tokens=extrapolate(_shared(inputs, first, budget), _shared(inputs, tokens, budget), n, documents),
         length=sum(x * x for x in lengths) / max(1, sum(lengths)),  # where the mean token stands
+        unit=UNIT,
         read=(sum(lengths) - sum(tokens.starts)) * up,
         rows=round(len(new) * up),
         new_tokens=round(sum(new) * up),

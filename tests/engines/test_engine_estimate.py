@@ -51,6 +51,15 @@ def test_shared_beginnings_leave_the_ends_which_see_more() -> None:
     assert seconds(work, SIZE, FREE_CALLS, batch_tokens=64, in_flight=1) == pytest.approx(by_hand)
 
 
+def test_a_unit_is_computed_whole_where_texts_share_something() -> None:
+    shared = Work(total=100, tokens=20, length=50, unit=80)
+    by_hand = 20 * (2_000 + 4 * 2 * 10 * 80) / 1e6
+    assert seconds(shared, SIZE, FREE_CALLS, batch_tokens=64, in_flight=1) == pytest.approx(by_hand)
+    apart = Work(total=100, tokens=100, length=50, unit=80)
+    by_hand = 100 * (2_000 + 4 * 2 * 10 * 25) / 1e6
+    assert seconds(apart, SIZE, FREE_CALLS, batch_tokens=64, in_flight=1) == pytest.approx(by_hand)
+
+
 def test_calls_are_paid_a_pass() -> None:
     work = Work(total=128, tokens=128, length=0)
     rates = Rates(flops=1e30, bandwidth=1e30, call=0.001)
