@@ -56,8 +56,8 @@ class Work:
     """What is to be computed. ``total``: tokens of all texts; ``tokens``: put into the model, after sharing
     what texts begin with; ``length``: the mean length of the sequences that they stand in; ``unit``: tokens
     that are computed in one piece where texts share something, in which what a token does not see is masked,
-    not skipped; ``read``: positions whose logits are read; ``rows``: completions, and ``new_tokens`` of all of
-    them together."""
+    not skipped; ``read``: positions whose logits are read; ``rows``: completions, and ``new_tokens``
+    of all of them together."""
 
     total: float
     tokens: float
