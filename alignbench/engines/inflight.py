@@ -72,9 +72,10 @@ class Slots:
             shapes = [(self.size, len(x), self.capacity, x.shape[-1]) for x in (k, v)]
             # zeros, as what is hidden is still multiplied (by 0, which would keep a NaN)
             self.layers[layer] = k.new_zeros(shapes[0], dtype=dtype), v.new_zeros(shapes[1], dtype=dtype)
-        keys, values = self.layers[layer]
-        keys[slots, :, columns] = k.transpose(0, 1).to(keys.dtype)
-        values[slots, :, columns] = v.transpose(0, 1).to(values.dtype)
+        for kept, x in zip(self.layers[layer], (k, v)):
+            heads = torch.arange(len(x), device=x.device)
+            rows = ((slots * len(x) + heads[:, None]) * self.capacity + columns).reshape(-1)
+            kept.view(-1, x.shape[-1]).index_copy_(0, rows, x.reshape(len(rows), -1).to(kept.dtype))
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy the first ``length`` columns of slots onto other slots."""
@@ -106,20 +107,24 @@ class StepAttention:
         n, groups = len(self.rows), len(k)
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         # [H, B, D] → [B, Hkv, G, D]
-        queries = (q.to(keys.dtype) * scale).transpose(0, 1).reshape(n, groups, len(q) // groups, -1)
-        scores = queries @ keys.transpose(-1, -2)
-        if self.slots.common:
-            shared_k, shared_v = (x.to(keys.dtype) for x in self.slots.common[layer])
-            # every row's queries in one product with what they share: [Hkv, B × G, D]
-            together = queries.transpose(0, 1).reshape(groups, -1, queries.shape[-1])
-            shared = (together @ shared_k.transpose(-1, -2)).view(groups, n, -1, self.before)
-            scores = torch.cat([shared.transpose(0, 1), scores], dim=-1)
-        scores = scores + self._bias(window, scores.dtype)
+        queries = q.to(keys.dtype).transpose(0, 1).reshape(n, groups, len(q) // groups, -1)
+        bias = self._bias(window, keys.dtype)
+        if not self.slots.common:
+            flat = bias.expand(n, groups, len(q) // groups, -1).flatten(0, 1)
+            scores = torch.baddbmm(
+                flat, queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale
+            )
+            weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+            return (weights @ values.flatten(0, 1)).view(n, len(q), -1).to(q.dtype)
+        queries = queries * scale
+        shared_k, shared_v = (x.to(keys.dtype) for x in self.slots.common[layer])
+        # every row's queries in one product with what they share: [Hkv, B × G, D]
+        together = queries.transpose(0, 1).reshape(groups, -1, queries.shape[-1])
+        shared = (together @ shared_k.transpose(-1, -2)).view(groups, n, -1, self.before)
+        scores = torch.cat([shared.transpose(0, 1), queries @ keys.transpose(-1, -2)], dim=-1) + bias
         weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-        out = weights[..., self.before :] @ values
-        if self.slots.common:
-            part = weights[..., : self.before].transpose(0, 1).reshape(groups, -1, self.before) @ shared_v
-            out = out + part.view(groups, n, -1, part.shape[-1]).transpose(0, 1)
+        part = weights[..., : self.before].transpose(0, 1).reshape(groups, -1, self.before) @ shared_v
+        out = weights[..., self.before :] @ values + part.view(groups, n, -1, part.shape[-1]).transpose(0, 1)
         return out.reshape(n, len(q), -1).to(q.dtype)
 
     def _bias(self, window: int | None, dtype: torch.dtype) -> Tensor:

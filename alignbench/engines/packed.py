@@ -124,7 +124,7 @@ class PackAttention:
         self.sink = sink
         self.device = device
         self.padding = 0
-        self._longest = max(int(unit.positions[-1]) for unit in units) + 1
+        self._longest = max(int(unit.positions.max()) for unit in units) + 1
         offsets = np.cumsum([0, *(len(unit.ids) for unit in units)])
         back = np.empty(offsets[-1], dtype=np.int64)
         self._buckets: list[_Bucket] = []
@@ -140,7 +140,7 @@ class PackAttention:
             self.padding += index.size - int(sizes.sum())
             self._buckets.append(self._bucket([units[i] for i in members], index, prefixes))
         self._back = torch.from_numpy(back).to(device)
-        self._in_order = bool((back == np.arange(len(back))).all())
+        self._in_order = not self.padding and bool((back == np.arange(len(back))).all())
 
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
@@ -342,7 +342,7 @@ def supports(module: Any, device: torch.device) -> bool:
     gradients."""
     base = getattr(module, "base_model", module)
     config = module.config.get_text_config()
-    if base is module and not hasattr(base, "get_input_embeddings"):
+    if base is module or getattr(config, "attention_chunk_size", None):  # chunks are made by masks, not told
         return False
     vocabulary = config.vocab_size
     trunk = [(7 * i + 3) % vocabulary for i in range(6)]

@@ -88,7 +88,7 @@ def pick(logits: Tensor, rows: Rows, step: int | Tensor) -> tuple[Tensor, Tensor
         Tokens (long [B]), their raw log-probabilities and those under the distribution that was sampled from
         (float32 [B]; 0 for greedy rows, whose distribution is a point).
     """
-    token = logits.argmax(-1)
+    token = best(logits)
     sampling = logits.new_zeros(len(logits))
     if rows.sampled:
         scaled = logits / rows.temperature[:, None]
@@ -99,8 +99,25 @@ def pick(logits: Tensor, rows: Rows, step: int | Tensor) -> tuple[Tensor, Tensor
         drawn = _invert(logq, rows.uniform[at, step])
         token = torch.where(rows.greedy, token, drawn)
         sampling = torch.where(rows.greedy, sampling, logq.gather(1, token[:, None])[:, 0])
-    raw = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+    raw = logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
     return token, raw, sampling
+
+
+def best(logits: Tensor) -> Tensor:
+    """The first of the largest logits [B, V] of each row: long [B]. In two steps, as ``argmax`` over a whole
+    vocabulary is several times slower than ``amax`` on a CPU."""
+    span = 64
+    blocks = logits.shape[1] // span
+    if logits.device.type != "cpu" or blocks < span:
+        return logits.argmax(-1)
+    whole = logits[:, : blocks * span].view(len(logits), blocks, span)
+    block = whole.amax(-1).argmax(-1)
+    inside = whole[torch.arange(len(logits)), block]
+    token = block * span + inside.argmax(-1)
+    if blocks * span == logits.shape[1]:
+        return token
+    rest = logits[:, blocks * span :]
+    return torch.where(rest.amax(-1) > inside.amax(-1), blocks * span + rest.argmax(-1), token)
 
 
 def _invert(logq: Tensor, uniform: Tensor) -> Tensor:

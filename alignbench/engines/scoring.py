@@ -57,7 +57,7 @@ class PackedScorer:
         read = [
             ids[: max(1, len(ids) - 1)] if n < len(ids) else ids[:1] for ids, n in zip(self.sequences, starts)
         ]
-        needed = [min(start - 1, len(ids)) for ids, start in zip(read, starts)]
+        needed = [min(start, len(ids)) - 1 for ids, start in zip(read, starts)]
         self.trie = Trie(read, needed, budget=engine.batch_tokens)
         self.batches = self.trie.packs
         self.run = TriePass(engine.module, self.trie, engine.device, engine.work)

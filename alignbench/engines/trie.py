@@ -67,8 +67,8 @@ class Trie:
 
     Args:
         sequences: token ids, at least one each; int32 arrays or lists.
-        needed: of each sequence the first position whose hidden state is asked for. A trunk ends before it,
-            so that what is asked for is computed in one pack.
+        needed: of each sequence the first position whose hidden state is asked for, by default its last. A
+            trunk ends before it, so that what is asked for is computed in one pack.
         budget: tokens of a pack; a unit that is larger by itself is a pack of its own.
         unit, worthwhile: see ``UNIT`` and ``WORTHWHILE``.
 
@@ -90,7 +90,7 @@ class Trie:
         worthwhile: int = WORTHWHILE,
     ) -> None:
         arrays = [np.asarray(ids, dtype=np.int32) for ids in sequences]
-        first = [len(ids) for ids in arrays] if needed is None else list(needed)
+        first = [len(ids) - 1 for ids in arrays] if needed is None else list(needed)
         self._budget, self._unit, self._worthwhile = budget, min(unit, budget), worthwhile
         self._sort(arrays, first)
         self.trunks: list[Trunk] = []

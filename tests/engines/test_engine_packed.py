@@ -1,0 +1,106 @@
+"""Packed passes against the module run on each sequence alone, over random tries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import make_model, make_tokenizer
+
+from alignbench.engines import packed
+from alignbench.engines.hf import HFEngine
+from alignbench.engines.packed import TriePass
+from alignbench.engines.plan import Work
+from alignbench.engines.trie import Trie
+
+CPU = torch.device("cpu")
+SETS = st.lists(st.lists(st.integers(5, 7), min_size=1, max_size=14), min_size=1, max_size=10)
+
+
+@pytest.fixture(scope="module")
+def windowed() -> Any:
+    """Mistral, whose layers see four positions back."""
+    import transformers
+
+    torch.manual_seed(3)
+    config = transformers.MistralConfig(
+        vocab_size=330,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        sliding_window=4,
+        initializer_range=0.3,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "windowed"])
+@given(sequences=SETS, budget=st.integers(4, 60), unit=st.integers(1, 30), worthwhile=st.integers(1, 5))
+@settings(max_examples=40)
+def test_states_are_those_of_each_sequence_alone(
+    family: str,
+    family_models: dict[str, Any],
+    windowed: Any,
+    sequences: list[list[int]],
+    budget: int,
+    unit: int,
+    worthwhile: int,
+) -> None:
+    model = windowed if family == "windowed" else family_models[family]
+    trie = Trie(sequences, budget=budget, unit=unit, worthwhile=worthwhile)
+    work = Work()
+    run = TriePass(model, trie, CPU, work)
+    with torch.inference_mode():
+        for pack in trie.packs:
+            states, where, _ = run(pack)
+            for row in pack:
+                want = model.base_model(torch.tensor([sequences[row]])).last_hidden_state[0]
+                got = states[torch.from_numpy(where[row]).long()]
+                torch.testing.assert_close(got, want[len(want) - len(got) :], rtol=1e-4, atol=1e-4)
+    assert work.computed_tokens == trie.computed_tokens
+
+
+def test_attention_is_given_back_and_gradients_are_untouched(llama: Any) -> None:
+    before = llama.config._attn_implementation
+    with torch.inference_mode():
+        assert packed.supports(llama, CPU)
+    assert llama.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "windowed"])
+def test_supported(family: str, family_models: dict[str, Any], windowed: Any) -> None:
+    model = windowed if family == "windowed" else family_models[family]
+    assert HFEngine(model, make_tokenizer()).packs
+
+
+def test_not_supported(family_models: dict[str, Any]) -> None:
+    import transformers
+
+    sizes = {"vocab_size": 330, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**sizes, intermediate_size=32, num_labels=1)
+    )
+    bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=330, hidden_size=32, n_head=2))
+    chunked = make_model("llama", attention_chunk_size=8)
+    for model in (family_models["gemma2"], bert.eval(), bloom.eval(), chunked):
+        assert not HFEngine(model, make_tokenizer()).packs
+
+
+def test_the_spread_of_lengths_costs_little_padding(llama: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = (96 ** torch.rand(400, generator=generator)).long().tolist()
+    sequences = [torch.randint(5, 320, (n,), generator=generator).tolist() for n in lengths]
+    trie = Trie(sequences, budget=2048)
+    work = Work()
+    run = TriePass(llama, trie, CPU, work)
+    with torch.inference_mode():
+        for pack in trie.packs:
+            run(pack)
+    assert work.padding_tokens <= packed.SLACK * work.computed_tokens
+    assert work.computed_tokens <= sum(lengths)
