@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SETS = ("hellaswag", "gsm8k_5shot", "rolling", "edge cases", "one text, many boundaries", "task rte")
+SETS = ("hellaswag", "gsm8k_5shot", "rolling", "edge cases", "one text, many boundaries")
 ARCHITECTURES = ("gpt2", "llama", "qwen2", "t5")
 
 
@@ -22,17 +22,20 @@ def test_lm_eval_gives_the_same_numbers_and_texts(shared_data: Path, tmp_path: P
         pytest.skip(
             "lm-eval is absent: set ALIGNBENCH_LMEVAL_PYTHON to a Python that has lm_eval[hf]==0.4.13"
         )
-    command = [sys.executable, str(BENCHMARKS / "parity.py"), "--data", str(shared_data), "--scale", "0.06"]
+    command = [sys.executable, str(BENCHMARKS / "parity.py"), "--data", str(shared_data), "--scale", "0.05"]
     command += ["--peer-python", python, "--scratch", str(tmp_path / "scratch"), "--out", str(tmp_path)]
     command += [f"--only={architecture}:{name}" for architecture in ARCHITECTURES for name in SETS]
+    command += ["--only=gpt2:task rte"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     models = json.loads((tmp_path / "parity.json").read_text())["models"]
     assert [model["model"] for model in models] == list(ARCHITECTURES)
     for model in models:
-        found = {c["name"]: c for c in [*model["sets"], *model["tasks"]]}
-        assert found["hellaswag"]["n"] >= 60
+        found = {c["name"]: c for c in model["sets"]}
+        assert found["hellaswag"]["n"] >= 40
         assert found["hellaswag"]["spread"] > 10, "log-probabilities that hardly vary would prove little"
         assert found["gsm8k_5shot"]["n"] >= 4
-        assert found["task rte"]["n"] >= 4
+        assert found["rolling"]["n"] >= 4
         assert found["edge cases"]["n"] - len(found["edge cases"]["known"]) >= 20
+    assert [task["name"] for task in models[0]["tasks"]] == ["task rte"]
+    assert models[0]["tasks"][0]["metrics"]["acc"][0] == models[0]["tasks"][0]["metrics"]["acc"][1]

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from alignbench.engines.encoding import (
     encode_pair,
@@ -113,3 +115,27 @@ def test_rolling_windows_are_those_of_lm_evaluation_harness(n_tokens: int, windo
     windows = rolling_windows(len(ids), window)
     assert [(ids[first:target], ids[target:end]) for first, target, end in windows] == want
     assert all(end - first <= window + 1 for first, _, end in windows)
+
+
+def test_a_text_that_writes_its_bos_out_gets_no_second_one() -> None:
+    tokenizer: Any = make_tokenizer(bos=True)
+    assert encode_texts(tokenizer, ["<bos>the cat", "the cat"]) == [[2, *plain("the cat")]] * 2
+    assert encode_pair(tokenizer, "<bos>the cat", " sat") == encode_pair(tokenizer, "the cat", " sat")
+    assert encode_pair(tokenizer, "", "<bos>the cat") == encode_pair(tokenizer, "", "the cat")
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation", "ids", "start"),
+    [
+        ("a", "c", [0, 2], 1),
+        ("b", "c", [4], 0),  # swallowed: the token that did it is the target
+        ("a", "bc", [3, 2], 1),  # "ab" is a token: the first of the whole text's stands for the context's one
+        ("ab", "cbc", [3, 2, 4], 1),
+        ("", "abc", [3, 2], 0),
+    ],
+)
+def test_the_rule_by_hand(context: str, continuation: str, ids: list[int], start: int) -> None:
+    # a 0, b 1, c 2, ab 3, bc 4; "ab" merges before "bc"
+    vocabulary = {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4}
+    bpe = Tokenizer(models.BPE(vocabulary, [("a", "b"), ("b", "c")]))
+    assert encode_pair(PreTrainedTokenizerFast(tokenizer_object=bpe), context, continuation) == (ids, start)

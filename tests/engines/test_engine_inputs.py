@@ -111,3 +111,13 @@ def test_errors_are_one_sentence(folders: dict[str, Path], tmp_path: Path) -> No
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="cannot be read"):
         open_inputs(parse_policy(str(tmp_path)))
+
+
+def test_a_continuation_that_begins_with_the_start_token_needs_no_other_one() -> None:
+    inputs = Inputs(make_tokenizer())  # no BOS: EOS (1) stands for an empty context
+    written, plain = inputs.pairs([Score("", "<eos>the cat"), Score("", "the cat")]).sequences
+    assert written == plain
+    assert plain[0] == 1
+    assert inputs.pairs([Score("", "<eos>the cat")]).starts == [1]
+    # a rolling text's own EOS is a token of the text
+    assert inputs.pairs([Score("", "<eos>the cat", rolling=True)]).sequences == [[1, *written]]
