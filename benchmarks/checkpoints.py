@@ -51,9 +51,9 @@ class Shape:
 
 
 SHAPES = {
-    "llama-1m": Shape("llama", 4096, 3, 4, 32, 344),
-    "llama-5m": Shape("llama", 8192, 4, 4, 64, 688),
-    "llama-20m": Shape("llama", 32768, 8, 5, 64, 864),
+    "llama-1m": Shape("llama", 4096, 3, 4, 32, 384),
+    "llama-5m": Shape("llama", 8192, 4, 4, 64, 704),
+    "llama-20m": Shape("llama", 32768, 8, 5, 64, 896),
     "llama-124m": Shape("llama", 50257, 12, 12, 64, 2048),
     "gpt2-124m": Shape("gpt2", 50257, 12, 12, 64, 3072),
 }

@@ -81,7 +81,7 @@ def ragged(data: Path, n: int, max_tokens: int) -> Job:
     return _continued([f"Question: {row['question']}\nAnswer:" for row in rows], max_tokens)
 
 
-def spread(data: Path, n: int, fewest: int = 5, most: int = 1000) -> Job:
+def spread(data: Path, n: int, fewest: int = 2, most: int = 400) -> Job:
     """``n`` texts of which the longest has 200 times the words of the shortest, spaced evenly in logarithm;
     the last word is scored."""
     ends = math.log(fewest), math.log(most)

@@ -29,5 +29,5 @@ def test_gsm8k_has_the_same_shots_or_drawn_ones(shared_data: Path) -> None:
 def test_the_spread_is_two_hundredfold(shared_data: Path) -> None:
     texts = ["".join(pair) for pair in requests.spread(shared_data, 400)["requests"]]
     words = sorted(len(text.split()) for text in texts)
-    assert (words[0], words[-1]) == (5, 1000)
-    assert 60 <= words[200] <= 85  # even in logarithm: the middle is about √(5 · 1000)
+    assert (words[0], words[-1]) == (2, 400)
+    assert 24 <= words[200] <= 33  # even in logarithm: the middle is about √(2 · 400)
