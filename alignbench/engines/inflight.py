@@ -141,6 +141,16 @@ class StepAttention:
         return self._biases[window]
 
 
+@dataclass(frozen=True)
+class _Spare:
+    """What a prompt gave, kept for its further samples: a row that has it, the state behind its last token,
+    and of each layer keys and values [Hkv, T, D]."""
+
+    row: int
+    state: Tensor
+    layers: dict[int, tuple[Tensor, Tensor]]
+
+
 class Wave:
     """Runs the requests of one wave; ``advance`` until there is nothing left.
 
@@ -188,6 +198,7 @@ class Wave:
         self.column, self.step = self.row.clone(), self.row.clone()
         self.chosen: Rows | None = None
         self.ended: list[tuple[int, Decoded]] = []
+        self.spare: _Spare | None = None
 
     @property
     def done(self) -> bool:
@@ -219,30 +230,67 @@ class Wave:
     def _enter(self) -> None:
         """Run the prompts of as many waiting rows as there is room for, and pick their first tokens."""
         n = len(self.row)
+        again: list[int] = []  # samples of the prompt that was run last
         rows: list[int] = []
         size = 0
-        while self.waiting and n + len(rows) < self.slots.size:
-            size += len(self.prompts[self.waiting[0]]) - self.before
+        while self.waiting and n + len(again) + len(rows) < self.slots.size:
+            row = self.waiting[0]
+            if not rows and self.spare is not None and self.trie.same(row, self.spare.row):
+                again.append(self.waiting.popleft())
+                continue
+            size += len(self.prompts[row]) - self.before
             if rows and size > self.engine.batch_tokens:
                 break
             rows.append(self.waiting.popleft())
-        layers: dict[int, tuple[Tensor, Tensor]] = {}
-        states, where, trunk_of = self.run(rows, layers)
-        if self.common >= 0 and self.slots.common is None:
-            self.slots.common = self.run.prefix(self.common)
-        self._store(rows, n, layers, where, trunk_of)
+        states = []
+        if again and self.spare is not None:
+            self._repeat(self.spare, n, len(again))
+            states.append(self.spare.state.expand(len(again), -1))
+        if rows:
+            states.append(self._run_prompts(rows, n + len(again)))
+        entered = [*again, *rows]
+        self._spare(entered[-1], n + len(entered) - 1, states[-1][-1])
+        logits = self.engine.head(torch.cat(states)).float() * self.engine.scale
         device = self.engine.device
-        last = torch.tensor([int(where[row][-1]) for row in rows], device=device)
-        logits = self.engine.head(states[last]).float() * self.engine.scale
         if self.parameters is None:
             self.parameters = Rows.of(self.requests, logits.shape[-1], device)
-        new = torch.tensor(rows, device=device)
-        columns = torch.tensor([len(self.prompts[row]) - self.before - 1 for row in rows], device=device)
+        new = torch.tensor(entered, device=device)
+        columns = torch.tensor([len(self.prompts[row]) - self.before - 1 for row in entered], device=device)
         self.row, self.column = torch.cat([self.row, new]), torch.cat([self.column, columns])
         self.step = torch.cat([self.step, torch.zeros_like(new)])
         self.chosen = None
         self._take(logits, n)
         self._settle()
+
+    def _run_prompts(self, rows: Sequence[int], first: int) -> Tensor:
+        """Run prompts into the slots from ``first`` on; gives the states [B, D] behind their last tokens."""
+        layers: dict[int, tuple[Tensor, Tensor]] = {}
+        states, where, trunk_of = self.run(rows, layers)
+        if self.common >= 0 and self.slots.common is None:
+            self.slots.common = self.run.prefix(self.common)
+        self._store(rows, first, layers, where, trunk_of)
+        self.engine.work.total_tokens += sum(len(self.prompts[row]) for row in rows)
+        return states[torch.tensor([int(where[row][-1]) for row in rows], device=states.device)]
+
+    def _spare(self, row: int, slot: int, state: Tensor) -> None:
+        """Keep what the prompt of the row that entered last gave, where its next sample still waits."""
+        if self.spare is not None and self.trie.same(row, self.spare.row):
+            return
+        self.spare = None
+        if self.waiting and self.trie.same(row, self.waiting[0]):
+            size = len(self.prompts[row]) - self.before
+            layers = {
+                layer: (k[slot, :, :size].clone(), v[slot, :, :size].clone())
+                for layer, (k, v) in self.slots.layers.items()
+            }
+            self.spare = _Spare(row, state.clone(), layers)
+
+    def _repeat(self, spare: _Spare, first: int, n: int) -> None:
+        """Put the prompt that was kept into ``n`` slots from ``first`` on."""
+        for layer, pair in spare.layers.items():
+            for kept, x in zip(self.slots.layers[layer], pair):
+                kept[first : first + n, :, : x.shape[1]] = x
+        self.engine.work.total_tokens += n * len(self.prompts[spare.row])
 
     def _store(
         self,

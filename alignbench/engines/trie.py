@@ -118,6 +118,10 @@ class Trie:
             trunk = self.trunks[trunk].parent
         return chain[::-1]
 
+    def same(self, a: int, b: int) -> bool:
+        """Whether two sequences are equal."""
+        return bool(self._place[a] == self._place[b])
+
     @property
     def common(self) -> int:
         """The trunk that all sequences begin with, or -1."""

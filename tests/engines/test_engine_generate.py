@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import FAMILIES, make_model, make_tokenizer
 
+from alignbench.engines import inflight
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.types import Completion, Generate, Sampling
 from alignbench.errors import UsageError, WorkError
@@ -211,3 +214,86 @@ def test_broken_weights_are_an_error(tokenizer: Any) -> None:
         model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(WorkError, match="NaN"):
         generate(HFEngine(model, tokenizer), [Generate("a", Sampling(2))])
+
+
+# ---- in flight
+
+
+@pytest.mark.parametrize("batch_tokens", [60, 200, 8192])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_samples_of_one_prompt_are_run_once(
+    family: str, batch_tokens: int, family_models: dict[str, Any], tokenizer: Any
+) -> None:
+    requests = [
+        Generate(prompt, Sampling(3 + seed % 9, 1.0), seed=seed)
+        for seed in range(14)
+        for prompt in PROMPTS[:2]
+    ]
+    engine = HFEngine(family_models[family], tokenizer, batch_tokens=batch_tokens)
+    got = generate(engine, requests)
+    sizes = [len(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS[:2]]
+    assert engine.work.computed_tokens <= 2 * sum(sizes), "once a wave"
+    assert engine.work.total_tokens == 14 * sum(sizes)
+    for request, answer in zip(requests, got):
+        (alone,) = generate(HFEngine(family_models[family], tokenizer), [request])
+        assert answer.token_ids == alone.token_ids
+        torch.testing.assert_close(answer.logprobs, alone.logprobs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_examples_before_every_prompt_are_kept_once(
+    family: str, family_models: dict[str, Any], tokenizer: Any
+) -> None:
+    examples = "the cat sat on the mat. where is the cat? the dog ran to the mat. where is the dog? "
+    requests = [Generate(examples + p, Sampling(9, 0.7), seed=i) for i, p in enumerate([*PROMPTS] * 3)]
+    engine = HFEngine(family_models[family], tokenizer, batch_tokens=150)
+    got = generate(engine, requests)
+    for request, answer in zip(requests, got):
+        ids = torch.tensor([[*answer.prompt_ids, *answer.token_ids]])
+        with torch.no_grad():
+            logits = family_models[family](ids).logits[0].float()
+        n = len(answer.prompt_ids)
+        want = logits[n - 1 : -1].log_softmax(-1).gather(1, ids[0, n:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=2e-5)
+        assert (
+            answer.token_ids == generate(HFEngine(family_models[family], tokenizer), [request])[0].token_ids
+        )
+
+
+def test_when_memory_runs_out_rows_that_ended_are_kept(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [Generate(PROMPTS[i % 5], Sampling(4 + 3 * i), seed=i) for i in range(12)]
+    want = generate(HFEngine(llama, tokenizer), requests)
+    real, steps = inflight.Wave._decode_one, []
+
+    def tight(self: inflight.Wave) -> None:
+        steps.append(len(self.row))
+        if len(self.row) > 3 and len(steps) > 7:
+            raise torch.OutOfMemoryError("out of memory")
+        real(self)
+
+    monkeypatch.setattr(inflight.Wave, "_decode_one", tight)
+    batches = list(HFEngine(llama, tokenizer).generate(requests))
+    got = collect(batches, 12)
+    assert [a.token_ids for a in got] == [a.token_ids for a in want]
+    first = [i for i, _ in batches[0]]
+    assert first == [0, 1], "what had ended before memory ran out came first"
+    assert max(steps[20:]) <= 3
+
+
+def test_waves_hold_what_fits() -> None:
+    assert inflight.plan_waves([8, 8, 8], 16, 128) == [([0, 1, 2], 2)]
+    assert inflight.plan_waves([4, 40, 5, 4], 40, 128) == [([1], 1), ([2, 0, 3], 3)]
+    assert inflight.plan_waves([100], 10, 128) == [([0], 1)]
+    assert inflight.plan_waves([4, 40, 5], 1000, 128) == [([1, 2, 0], 3)]
+    assert inflight.plan_waves([], 10, 128) == []
+
+
+@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 500), st.integers(1, 16))
+def test_every_row_is_in_one_wave_within_the_budget(needs: list[int], budget: int, most: int) -> None:
+    waves = inflight.plan_waves(needs, budget, most)
+    assert sorted(i for rows, _ in waves for i in rows) == [*range(len(needs))]
+    for rows, slots in waves:
+        assert 1 <= slots <= min(most, len(rows))
+        assert slots == 1 or slots * max(needs[i] for i in rows) <= budget
