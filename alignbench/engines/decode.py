@@ -69,7 +69,7 @@ def decode_batch(
         kept = batch.settle(token, step)
         if kept is not None and len(kept) == 0:
             break
-        cache = out.past_key_values
+        cache = getattr(out, "past_key_values", None)
         if cache is None:
             raise WorkError("the model returns no key-value cache, which the engine hf needs to generate")
         if kept is not None and hasattr(cache, "batch_select_indices"):
