@@ -5,7 +5,7 @@
 Each side has a process of its own, which loads the model once; then the sides take turns with the same
 requests. Starting and loading are not measured, nor is a first small turn of each side. A line is left as it
 was measured last, where --only leaves it out. A peer whose Python is not given is left out, and the report
-says so.
+says so; so is bfloat16 on a processor that has no products of it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def main() -> None:
         )
     if arguments.quick:
         cases = [replace(case, n=max(2, case.n // 8), rounds=2) for case in cases]
+    if not _multiplies_bfloat16(arguments.device):
+        slow = [case.name for case in cases if case.dtype == "bfloat16"]
+        cases = [case for case in cases if case.dtype != "bfloat16"]
+        if slow:
+            _say(f"left out, as this processor has no bfloat16 products: {', '.join(slow)}")
     seats = {
         "alignbench": Seat("alignbench", sys.executable, "alignbench_side.py"),
         "generate": Seat("generate", sys.executable, "generate_side.py"),
@@ -110,6 +115,7 @@ def _measured(
             for name in here
         ]
         ready = {worker.name: worker.ready() for worker in workers}
+        _say(f"{first.checkpoint} {first.dtype}: all are loaded")
         for case in cases:
             line = _line(case, workers, arguments)
             line["sides"] = {
@@ -204,11 +210,22 @@ def _share(case: Case, replies: Sequence[Reply], rate: float) -> dict[str, float
 
 def _processor() -> str | None:
     """The processor's name, where Linux tells it."""
+    return _told("model name")
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is of use: where a processor imitates it, it takes many times as long as float32."""
+    flags = (_told("flags") or _told("Features") or "").split()
+    return device != "cpu" or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def _told(key: str) -> str | None:
+    """What Linux tells of the first processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
 
 
 def _say(text: str) -> None:

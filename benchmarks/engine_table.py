@@ -47,7 +47,7 @@ loading and a first small turn of each side. *Rows* is the peer's batch: as many
 holds of the longest request; vLLM decides by itself. The models' weights are random, and the scale of EOS's
 embedding makes answers end at ragged lengths; the tokenizers are trained on the same real text that the
 requests are made of. *Same answers* is the largest difference of a log-probability (nats), or the share of
-texts that are equal to the last character."""
+texts that are equal to the last character. bfloat16 is measured only on processors that multiply it."""
 
 
 def _comparison(lines: dict[str, Line], peer: str) -> str:
