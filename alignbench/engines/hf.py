@@ -105,6 +105,11 @@ class HFEngine:
         return module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
 
     @cached_property
+    def weights(self) -> int:
+        """How many weights multiply each token, about."""
+        return sum(p.numel() for p in self.module.parameters() if p.ndim > 1)
+
+    @cached_property
     def packs(self) -> bool:
         """Whether the module can be run on packed tokens."""
         with self._evaluating():

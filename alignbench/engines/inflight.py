@@ -8,7 +8,8 @@ one product. Prompts are run packed (see ``packed``), equal ones once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,26 @@ from alignbench.errors import WorkError
 if TYPE_CHECKING:
     from alignbench.engines.hf import HFEngine
 
+SMALL = 2e9
+"""Multiplications of a step up to which two threads wait longer for one another than they save."""
 GRAIN = 32
 """Lengths of keys are rounded up to it, so that kernels meet few shapes."""
 REFILL = 8
 """Waiting rows enter when one in so many slots is free: prompts are run together, not one by one."""
+
+
+@contextmanager
+def fewer_threads(multiplications: float) -> Iterator[None]:
+    """One thread on a CPU for a step that is too small for more; the more there are, the more they save."""
+    threads = torch.get_num_threads()
+    if threads == 1 or multiplications * (threads - 1) ** 2 > SMALL:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def plan_waves(needs: Sequence[int], budget: int, most_rows: int) -> list[tuple[list[int], int]]:
@@ -72,10 +89,18 @@ class Slots:
             shapes = [(self.size, len(x), self.capacity, x.shape[-1]) for x in (k, v)]
             # zeros, as what is hidden is still multiplied (by 0, which would keep a NaN)
             self.layers[layer] = k.new_zeros(shapes[0], dtype=dtype), v.new_zeros(shapes[1], dtype=dtype)
+        self.put(layer, self.places(slots, columns, len(k)), k, v)
+
+    def places(self, slots: Tensor, columns: Tensor, heads: int) -> Tensor:
+        """Where ``put`` writes the columns of the slots: long [Hkv × M]."""
+        head = torch.arange(heads, device=slots.device)[:, None]
+        return ((slots * heads + head) * self.capacity + columns).reshape(-1)
+
+    def put(self, layer: int, places: Tensor, k: Tensor, v: Tensor) -> None:
+        """Write keys and values [Hkv, M, D]: rows of a matrix, as copying by two indices is slow."""
         for kept, x in zip(self.layers[layer], (k, v)):
-            heads = torch.arange(len(x), device=x.device)
-            rows = ((slots * len(x) + heads[:, None]) * self.capacity + columns).reshape(-1)
-            kept.view(-1, x.shape[-1]).index_copy_(0, rows, x.reshape(len(rows), -1).to(kept.dtype))
+            rows = x.reshape(len(places), -1)
+            kept.view(-1, x.shape[-1]).index_copy_(0, places, rows.to(kept.dtype))
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy the first ``length`` columns of slots onto other slots."""
@@ -98,13 +123,16 @@ class StepAttention:
         self.length = min(slots.capacity, GRAIN * (int(columns.max()) // GRAIN + 1))
         self.before = slots.common[0][0].shape[1] if slots.common else 0
         self._biases: dict[int | None, Tensor] = {}
+        self._places: dict[int, Tensor] = {}
 
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
     ) -> Tensor:
-        self.slots.write(layer, self.rows, self.columns, k, v)
-        keys, values = (x[: len(self.rows), :, : self.length] for x in self.slots.layers[layer])
         n, groups = len(self.rows), len(k)
+        if groups not in self._places:
+            self._places[groups] = self.slots.places(self.rows, self.columns, groups)
+        self.slots.put(layer, self._places[groups], k, v)
+        keys, values = (x[:n, :, : self.length] for x in self.slots.layers[layer])
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         # [H, B, D] → [B, Hkv, G, D]
         queries = q.to(keys.dtype).transpose(0, 1).reshape(n, groups, len(q) // groups, -1)
@@ -321,6 +349,10 @@ class Wave:
 
     def _decode_one(self) -> None:
         """One token for every row that runs."""
+        with fewer_threads(self.engine.weights * len(self.row)):
+            self._step()
+
+    def _step(self) -> None:
         self.column = self.column + 1
         newest = self.tokens[self.row, self.step - 1]
         attend = StepAttention(self.slots, self.column)
