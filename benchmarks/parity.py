@@ -114,7 +114,7 @@ def prepare(name: str, arguments: argparse.Namespace) -> Prepared:
     sets = request_sets(name, folder, engine, arguments.data, only, arguments.scale)
     tasks = [task for task in TASKS if _wanted(name, f"task {task}", only)]
     yaml = task_files(arguments.data, scratch / "tasks", arguments.scale / 4) if tasks else None
-    jobs = peer_jobs(folder, sets, scratch / name, tasks=yaml and task_job(yaml, tasks), causal=name != "t5")
+    jobs = peer_jobs(folder, sets, tasks=yaml and task_job(yaml, tasks), causal=name != "t5")
     return Prepared(name, folder, sets, [ask(engine, each) for each in sets], tasks, jobs)
 
 

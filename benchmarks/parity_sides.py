@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -61,7 +62,7 @@ def stops_it_says(engine: Engine, data: Path) -> RequestSet:
 
 
 def peer_jobs(
-    folder: Path, sets: Sequence[RequestSet], out: Path, *, tasks: dict[str, Any] | None, causal: bool
+    folder: Path, sets: Sequence[RequestSet], *, tasks: dict[str, Any] | None, causal: bool
 ) -> list[dict[str, Any]]:
     """What ``peers/lm_eval_answers.py`` is given for one checkpoint.
 
@@ -73,7 +74,7 @@ def peer_jobs(
       ``max_gen_toks``; ``max_length`` counts the decoder's tokens (its start token too).
     """
 
-    def job(chosen: Sequence[RequestSet], options: dict[str, Any], tasks: Any, out: str) -> dict[str, Any]:
+    def job(chosen: Sequence[RequestSet], options: dict[str, Any], tasks: Any) -> dict[str, Any]:
         asked = [
             {
                 "name": s.name,
@@ -84,7 +85,7 @@ def peer_jobs(
             for s in chosen
         ]
         options = {"batch_size": 16, **options}
-        return {"model": str(folder), "options": options, "sets": asked, "tasks": tasks, "out": out}
+        return {"model": str(folder), "options": options, "sets": asked, "tasks": tasks}
 
     def adapted(requests: RequestSet, request: tuple[Any, ...]) -> tuple[Any, ...]:
         if causal or requests.verb != "generate_until":
@@ -92,31 +93,40 @@ def peer_jobs(
         return request[0], {**request[1], "max_length": request[1]["max_gen_toks"] + 1}
 
     rolling = [s for s in sets if causal and s.verb == "loglikelihood_rolling"]
-    jobs = [job([s for s in sets if s not in rolling], {}, tasks, f"{out}.json")]
+    jobs = [job([s for s in sets if s not in rolling], {}, tasks)]
     if rolling:
-        jobs.append(job(rolling, {"add_bos_token": False}, None, f"{out}-rolling.json"))
+        jobs.append(job(rolling, {"add_bos_token": False}, None))
     return jobs
 
 
 def ask_peer(python: Path, jobs: list[dict[str, Any]], scratch: Path) -> list[dict[str, Any]]:
-    """The peer's answers to each job.
+    """The peer's answers to each job. They are kept in ``scratch`` by what was asked: another run asks
+    only what is new.
 
     Raises:
         SystemExit: its process failed.
     """
-    path = scratch / "jobs.json"
-    path.write_text(json.dumps(jobs))
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_DATASETS_OFFLINE": "1",
-    }
-    environment["HF_DATASETS_CACHE"] = str(scratch / "datasets")
+    (scratch / "answers").mkdir(exist_ok=True)
+    asked = [{**job, "out": str(scratch / "answers" / f"{_digest(python, job)}.json")} for job in jobs]
+    new = [job for job in asked if not Path(job["out"]).exists()]
+    path, log = scratch / "jobs.json", scratch / "peer.log"
+    path.write_text(json.dumps(new))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment |= {"HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(scratch / "datasets")}
     command = [str(python), str(HERE / "peers" / "lm_eval_answers.py"), str(path)]
-    with (scratch / "peer.log").open("w") as log:
-        done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    if done.returncode:
-        tail = "\n".join((scratch / "peer.log").read_text().splitlines()[-15:])
-        raise SystemExit(f"the peer failed (status {done.returncode}); the end of its log:\n{tail}")
-    return [json.loads(Path(job["out"]).read_text()) for job in jobs]
+    if new:
+        with log.open("w") as file:
+            done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        if done.returncode:
+            tail = "\n".join(log.read_text().splitlines()[-15:])
+            raise SystemExit(f"the peer failed (status {done.returncode}); the end of its log:\n{tail}")
+    return [json.loads(Path(job["out"]).read_text()) for job in asked]
+
+
+def _digest(python: Path, job: dict[str, Any]) -> str:
+    """Of what the peer is asked: the job, and the files that it names."""
+    found = hashlib.sha256(json.dumps([str(python), job]).encode())
+    folders = [job["model"], *([job["tasks"]["folder"]] if job["tasks"] else [])]
+    for path in sorted(path for folder in folders for path in Path(folder).iterdir() if path.is_file()):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]

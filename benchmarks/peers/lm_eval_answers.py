@@ -11,6 +11,7 @@ stops no other; what it raised is then the answer ({"error": ...}).
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -73,8 +74,9 @@ def main() -> None:
             asked = ask_apart if each["apart"] else ask
             answers[each["name"]] = asked(model, each["verb"], each["requests"])
         tasks = run_tasks(model, **job["tasks"]) if job["tasks"] else {}
-        with open(job["out"], "w") as file:
+        with open(job["out"] + ".part", "w") as file:
             json.dump({"version": lm_eval.__version__, "sets": answers, "tasks": tasks}, file)
+        os.replace(job["out"] + ".part", job["out"])  # whole or not at all
 
 
 if __name__ == "__main__":
