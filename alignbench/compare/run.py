@@ -148,6 +148,8 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
                 )
             except Exception as error:
                 found.failures.append(Failure(policy.name, task.name, _words(error)))
+    if engine.work.total_tokens and not settings.quiet:
+        print(f"alignbench: {policy.name}: {engine.work}", file=sys.stderr)
     del engine
     _free()
 

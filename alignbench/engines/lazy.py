@@ -19,6 +19,7 @@ from alignbench.engines.identity import (
     remember,
 )
 from alignbench.engines.parallel import ParallelEngine, devices_of
+from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import (
     Completion,
@@ -130,6 +131,11 @@ class LazyEngine:
 
     def describe(self) -> Mapping[str, Any]:
         return self._described
+
+    @property
+    def work(self) -> Work:
+        """What has been computed: nothing as long as nothing was asked that is not held."""
+        return self._engine.work if self._engine is not None else Work()
 
     def generate(
         self, requests: Sequence[Generate], *, held: Collection[int] = ()

@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import Any
 
 from alignbench.engines.inputs import open_inputs
+from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import (
     Completion,
@@ -77,6 +78,7 @@ class ParallelEngine:
     def __init__(self, policy: Policy, devices: Sequence[str], *, batch_tokens: int | None = None) -> None:
         self.policy, self.devices, self._batch_tokens = policy, tuple(devices), batch_tokens
         self._workers: list[_Worker] = []
+        self._done: dict[connection.Connection, Work] = {}
         weakref.finalize(self, _end, self._workers)
         self._identity, self._described = self._start()
 
@@ -88,6 +90,11 @@ class ParallelEngine:
     def describe(self) -> Mapping[str, Any]:
         """See ``Engine.describe``."""
         return self._described
+
+    @property
+    def work(self) -> Work:
+        """What the processes have computed, together."""
+        return sum(self._done.values(), Work())
 
     @cached_property
     def inputs(self) -> Any:
@@ -148,7 +155,8 @@ class ParallelEngine:
                 for pipe in connection.wait(list(places)):
                     assert isinstance(pipe, connection.Connection)
                     batch = self._hear(pipe)
-                    if batch is None:
+                    if isinstance(batch, Work):
+                        self._done[pipe] = batch
                         del places[pipe]
                     else:
                         yield [(places[pipe][k], result) for k, result in batch]
@@ -259,7 +267,7 @@ def _end(workers: list[_Worker]) -> None:
 
 def _work(pipe: connection.Connection, policy: Policy, batch_tokens: int | None, sharers: int) -> None:
     """Answer what the parent sends: identity and description at first, then for each call the batches and
-    None. An error is sent and ends the process."""
+    what has been computed so far. An error is sent and ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its processes
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the parent let go
@@ -270,7 +278,7 @@ def _work(pipe: connection.Connection, policy: Policy, batch_tokens: int | None,
                 verb, requests, held = pipe.recv()
                 for batch in getattr(engine, verb)(requests, held=held):
                     pipe.send(batch)
-                pipe.send(None)
+                pipe.send(engine.work)
         except AlignbenchError as error:
             pipe.send(error)
         except (EOFError, ConnectionError):

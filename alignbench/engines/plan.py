@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TypeVar
 
 R = TypeVar("R")
@@ -23,6 +23,19 @@ class Work:
     computed_tokens: int = 0
     padding_tokens: int = 0
     decoded_tokens: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other))))
+
+    def __str__(self) -> str:
+        """One line, as it is printed when a policy is done."""
+        said = [f"{self.total_tokens:,} tokens read, {self.computed_tokens:,} of them computed"]
+        if self.decoded_tokens:
+            said.append(f"{self.decoded_tokens:,} generated")
+        if self.computed_tokens:
+            share = self.padding_tokens / (self.computed_tokens + self.decoded_tokens)
+            said.append(f"{share:.1%} more for padding")
+        return "; ".join(said)
 
     def add_padded(self, lengths: Sequence[int]) -> None:
         """Count a batch of rows that are padded to the longest."""

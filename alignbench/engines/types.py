@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from alignbench.engines.plan import Work
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -105,6 +107,11 @@ class Engine(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """JSON-able parts of the ledger key: engine, weights hash, dtype, tokenizer, template, prefix."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """What has been computed so far, in tokens."""
         ...
 
     def describe(self) -> Mapping[str, Any]:

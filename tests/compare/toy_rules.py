@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 
@@ -76,6 +77,7 @@ class RuleEngine:
         self.answer, self.prefers, self.fail_after = answer, prefers, fail_after
         self.computed = 0
         self.cut = 0
+        self.work = Work()
 
     def describe(self) -> Mapping[str, Any]:
         return {"dtype": "float32", "chat_template": False, "in_front": "<s>", "context_length": 64}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import WorkError
@@ -32,6 +33,7 @@ class EchoEngine:
         self.cut = cut
         self.finish, self.stop_after = finish, stop_after
         self.computed: list[Any] = []
+        self.work = Work()
 
     def _run(
         self, requests: Sequence[Any], held: Collection[int], make: Any
