@@ -344,6 +344,9 @@ def supports(module: Any, device: torch.device) -> bool:
     config = module.config.get_text_config()
     if base is module or getattr(config, "attention_chunk_size", None):  # chunks are made by masks, not told
         return False
+    rope = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+    if "dynamic" in rope or "longrope" in rope:  # angles that depend on the longest sequence of a pass
+        return False
     vocabulary = config.vocab_size
     trunk = [(7 * i + 3) % vocabulary for i in range(6)]
     sequences = [

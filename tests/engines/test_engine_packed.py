@@ -88,7 +88,8 @@ def test_not_supported(family_models: dict[str, Any]) -> None:
     )
     bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=330, hidden_size=32, n_head=2))
     chunked = make_model("llama", attention_chunk_size=8)
-    for model in (family_models["gemma2"], bert.eval(), bloom.eval(), chunked):
+    scaled = make_model("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+    for model in (family_models["gemma2"], bert.eval(), bloom.eval(), chunked, scaled):
         assert not HFEngine(model, make_tokenizer()).packs
 
 
