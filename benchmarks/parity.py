@@ -24,7 +24,7 @@ from parity_models import ARCHITECTURES, checkpoint
 from parity_oracle import Oracle
 from parity_report import write
 from parity_requests import SETS, RequestSet, training_texts
-from parity_sides import Answers, ask, ask_peer, peer_jobs, stops_it_says
+from parity_sides import Answers, ask, ask_peer, peer_jobs, what_it_says
 from parity_tasks import TASKS, alignbench_tasks, compare_tasks, task_files, task_job
 
 from alignbench.engines import open_engine
@@ -34,6 +34,7 @@ from alignbench.pocket import base_path
 
 HERE = Path(__file__).resolve().parent
 MODELS = (*ARCHITECTURES, "pocket")
+SAID = ("its own words", "stops it says")
 
 
 def request_sets(
@@ -52,8 +53,8 @@ def request_sets(
         found.append(edges(tokenizer, window))
     if causal and _wanted(name, "one text, many boundaries", only):
         found.append(boundaries())
-    if _wanted(name, "stops it says", only):
-        found.append(stops_it_says(engine, data))
+    if any(_wanted(name, each, only) for each in SAID):
+        found += [each for each in what_it_says(engine, data) if _wanted(name, each.name, only)]
     for each in found:
         each.known.update(known_differences(each, tokenizer, window, causal=causal))
     return found
@@ -126,9 +127,8 @@ def finish(prepared: Prepared, replies: Sequence[dict[str, Any]], scratch: Path)
     tasks: list[Comparison] = []
     if prepared.tasks:
         out = scratch / f"run-{prepared.name}"
-        tasks = compare_tasks(
-            alignbench_tasks(prepared.folder, prepared.tasks, scratch / "tasks", out), replies[0]["tasks"]
-        )
+        ours = alignbench_tasks(prepared.folder, prepared.tasks, scratch / "tasks", out)
+        tasks = compare_tasks(ours, replies[-1]["tasks"])
     return {"model": prepared.name, "peer": replies[0]["version"], "sets": sets, "tasks": tasks}
 
 

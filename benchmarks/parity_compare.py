@@ -76,10 +76,8 @@ def compare(requests: RequestSet, ours: Sequence[Any], theirs: Sequence[Any], ga
     if len(logprobs) > 1:
         mean = sum(logprobs) / len(logprobs)
         result.spread = (sum((x - mean) ** 2 for x in logprobs) / (len(logprobs) - 1)) ** 0.5
-    if requests.questions:
-        result.metrics = {
-            name: (value, metrics(requests, theirs)[name]) for name, value in metrics(requests, ours).items()
-        }
+    measured = metrics(requests, theirs)
+    result.metrics = {name: (metrics(requests, ours)[name], value) for name, value in measured.items()}
     return result
 
 
@@ -88,8 +86,12 @@ def _pair(answer: Any) -> tuple[float, bool]:
 
 
 def metrics(requests: RequestSet, answers: Sequence[Any]) -> dict[str, float]:
-    """Accuracy, accuracy per character (``acc_norm``) and greedy accuracy; or exact match of the number."""
-    questions = requests.questions
+    """Accuracy, accuracy per character (``acc_norm``) and greedy accuracy; or exact match of the number. Of
+    the questions that both sides answer by the same rules; none where there is no such question."""
+    refused = {i for i, answer in enumerate(answers) if isinstance(answer, dict)} | requests.known.keys()
+    questions = [q for q in requests.questions if refused.isdisjoint(q.rows)]
+    if not questions:
+        return {}
     if requests.verb == "generate_until":
         right = [_number(answers[q.rows[0]]) == _number(f"#### {q.gold}") for q in questions]
         return {"exact_match": sum(right) / len(right)}

@@ -25,9 +25,9 @@ near-ties: places where the two likeliest tokens lie within 1e-4 nats in float64
 TABLE = "| set | requests | largest Δ | spread | violations | near-ties | known | metrics (ours = theirs) |\n"
 TABLE += "|---|---|---|---|---|---|---|---|\n"
 FOOT = """
-Spread: standard deviation of the log-probabilities over requests, in nats. Known: requests where the two are
-meant to differ; each is in parity.json with its reason and, where it exists, the value that plain
-transformers give in float64.
+The checkpoints have no skill at these tasks; what is compared is the arithmetic. Spread: standard deviation
+of the log-probabilities over requests, in nats. Known: requests where the two are meant to differ; each is in
+parity.json with its reason and, where it exists, the value that plain transformers give in float64.
 """
 
 

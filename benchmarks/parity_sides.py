@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity_requests import RequestSet, free_text
+from parity_requests import Question, RequestSet, free_text
 
 from alignbench.engines.types import Engine, Generate, Sampling, Score
 
@@ -47,24 +47,31 @@ def _in_order(batches: Iterator[list[tuple[int, Any]]]) -> list[Any]:
     return [answer for _, answer in sorted((pair for batch in batches for pair in batch), key=lambda p: p[0])]
 
 
-def stops_it_says(engine: Engine, data: Path) -> RequestSet:
-    """Stop strings cut out of what the model says without them: they span tokens and end within them."""
+def what_it_says(engine: Engine, data: Path) -> list[RequestSet]:
+    """Two sets made of the model's own greedy text: its first words as continuations, which are greedy where
+    they are encoded as they were said; and stop strings cut out of it, which span tokens and end within them.
+    """
     prompts = [prompt for prompt, _ in free_text(data, 16).requests]
-    sampling = Sampling(max_tokens=32)
-    said = _in_order(engine.generate([Generate(prompt, sampling) for prompt in prompts]))
-    requests: list[tuple[Any, ...]] = []
-    for i, prompt in enumerate(prompts):
-        text = said[i].text
-        middle = len(text) // 2
-        stop = text[middle : middle + 7].strip("\ufffd") or "\n"
-        requests.append((prompt, {"until": [stop, "<never>"], "max_gen_toks": 32}))
-    return RequestSet("stops it says", "generate_until", requests)
+    short, long = ([Generate(prompt, Sampling(max_tokens=n)) for prompt in prompts] for n in (6, 32))
+    pairs: list[tuple[Any, ...]] = []
+    for prompt, said in zip(prompts, _in_order(engine.generate(short))):
+        pairs += [(prompt, said.text), (prompt, f" {said.text}"), (prompt, f"{said.text}?")]
+    stops: list[tuple[Any, ...]] = []
+    for prompt, said in zip(prompts, _in_order(engine.generate(long))):
+        middle = len(said.text) // 2
+        stop = said.text[middle : middle + 7].strip("\ufffd") or "\n"
+        stops.append((prompt, {"until": [stop, "<never>"], "max_gen_toks": 32}))
+    questions = [Question(range(i, i + 1), 0) for i in range(len(pairs))]
+    return [
+        RequestSet("its own words", "loglikelihood", pairs, questions, apart=True),
+        RequestSet("stops it says", "generate_until", stops),
+    ]
 
 
 def peer_jobs(
     folder: Path, sets: Sequence[RequestSet], *, tasks: dict[str, Any] | None, causal: bool
 ) -> list[dict[str, Any]]:
-    """What ``peers/lm_eval_answers.py`` is given for one checkpoint.
+    """What ``peers/lm_eval_answers.py`` is given for one checkpoint: a job a set, and one for the tasks.
 
     Two of lm-eval's habits are switched off where it lets us, so that the rest can be compared:
 
@@ -74,28 +81,21 @@ def peer_jobs(
       ``max_gen_toks``; ``max_length`` counts the decoder's tokens (its start token too).
     """
 
-    def job(chosen: Sequence[RequestSet], options: dict[str, Any], tasks: Any) -> dict[str, Any]:
-        asked = [
-            {
-                "name": s.name,
-                "verb": s.verb,
-                "requests": [adapted(s, r) for r in s.requests],
-                "apart": s.apart,
-            }
-            for s in chosen
-        ]
-        options = {"batch_size": 16, **options}
-        return {"model": str(folder), "options": options, "sets": asked, "tasks": tasks}
-
     def adapted(requests: RequestSet, request: tuple[Any, ...]) -> tuple[Any, ...]:
         if causal or requests.verb != "generate_until":
             return request
         return request[0], {**request[1], "max_length": request[1]["max_gen_toks"] + 1}
 
-    rolling = [s for s in sets if causal and s.verb == "loglikelihood_rolling"]
-    jobs = [job([s for s in sets if s not in rolling], {}, tasks)]
-    if rolling:
-        jobs.append(job(rolling, {"add_bos_token": False}, None))
+    jobs: list[dict[str, Any]] = []
+    for each in sets:
+        asked = [adapted(each, request) for request in each.requests]
+        plain = {"add_bos_token": False} if causal and each.verb == "loglikelihood_rolling" else {}
+        one = {"name": each.name, "verb": each.verb, "requests": asked, "apart": each.apart}
+        jobs.append(
+            {"model": str(folder), "options": {"batch_size": 16, **plain}, "sets": [one], "tasks": None}
+        )
+    if tasks:
+        jobs.append({"model": str(folder), "options": {"batch_size": 16}, "sets": [], "tasks": tasks})
     return jobs
 
 

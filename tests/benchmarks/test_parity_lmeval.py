@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SETS = ("hellaswag", "gsm8k_5shot", "rolling", "edge cases", "one text, many boundaries")
+SETS = ("hellaswag", "gsm8k_5shot", "rolling", "edge cases", "one text, many boundaries", "its own words")
 ARCHITECTURES = ("gpt2", "llama", "qwen2", "t5")
 
 
@@ -36,6 +36,9 @@ def test_lm_eval_gives_the_same_numbers_and_texts(shared_data: Path, tmp_path: P
         assert found["hellaswag"]["spread"] > 10, "log-probabilities that hardly vary would prove little"
         assert found["gsm8k_5shot"]["n"] >= 4
         assert found["rolling"]["n"] >= 4
+        assert 0.1 < found["its own words"]["metrics"]["greedy_accuracy"][0] < 0.9, (
+            "both flags are to be seen"
+        )
         assert found["edge cases"]["n"] - len(found["edge cases"]["known"]) >= 20
     assert [task["name"] for task in models[0]["tasks"]] == ["task rte"]
     assert models[0]["tasks"][0]["metrics"]["acc"][0] == models[0]["tasks"][0]["metrics"]["acc"][1]
