@@ -135,6 +135,26 @@ def test_what_requests_share_is_computed_once(
         assert n < engine.work.computed_tokens < 2 * n, "the examples were computed again and again"
 
 
+@pytest.mark.parametrize("batch_tokens", [150, 8192])
+def test_many_texts_cut_at_different_places(llama: Any, tokenizer: Any, batch_tokens: int) -> None:
+    stem = "the cat sat on it and the dog ran to the mat. " * 9
+    requests = [
+        Score(stem + "where is the dog? " * n, answer)
+        for n in range(5)
+        for answer in (" it", " the mat", " on")
+    ]
+    for request, got in zip(
+        requests, collect(HFEngine(llama, tokenizer, batch_tokens=batch_tokens).score(requests), 15)
+    ):
+        ids, start = encode_pair(tokenizer, request.context, request.continuation)
+        n = len(ids) - start
+        with torch.no_grad():
+            logprobs = llama(torch.tensor([ids[-97:-1]])).logits[0].log_softmax(-1)
+        want = sum(logprobs[t, ids[-97:][t + 1]].item() for t in range(96 - n, 96))
+        assert (got.n_tokens, got.cut) == (n, len(ids) - 97)
+        assert got.logprob == pytest.approx(want, abs=2e-5)
+
+
 def test_rolling_windows_predict_every_token_once(llama: Any, tokenizer: Any) -> None:
     text = "the cat sat on the mat and the dog ran to the cat; where is the mat? " * 12
     ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
