@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -105,9 +105,13 @@ class HFEngine:
         return module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
 
     @cached_property
-    def weights(self) -> int:
-        """How many weights multiply each token, about."""
-        return sum(p.numel() for p in self.module.parameters() if p.ndim > 1)
+    def weights(self) -> tuple[int, int]:
+        """How many weights of the head, and of the layers before it, multiply each token, about."""
+        head = sum(p.numel() for p in self.head.parameters()) if self.head is not None else 0
+        tables = {id(p) for p in self.module.get_input_embeddings().parameters()}
+        matrices = sum(p.numel() for p in self.module.parameters() if p.ndim > 1 and id(p) not in tables)
+        shared = self.head is not None and any(id(p) in tables for p in self.head.parameters())
+        return head, matrices - (0 if shared else head)
 
     @cached_property
     def packs(self) -> bool:
@@ -204,7 +208,11 @@ class HFEngine:
         for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, 128)):
             while left := [i for i in rows if i not in done]:
                 size = max(1, min(slots // self._parts, len(left)))
-                wave = Wave(self, prompts, requests, left, size, eos, stops)
+                make = partial(Wave, self, prompts, requests, left, size, eos, stops)
+                wave = self._attempt(lambda _, make=make: make(), range(size))
+                if wave is None:
+                    self._parts *= 2
+                    continue
                 while not wave.done:
                     advanced = self._attempt(wave.advance, range(size))
                     if ended := [(left[place], decoded) for place, decoded in wave.take()]:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from alignbench.engines.hf import HFEngine
 
 SMALL = 2e9
-"""Multiplications of a step up to which two threads wait longer for one another than they save."""
+"""Multiplications of a step's layers up to which two threads wait longer for one another than they save."""
+MANY = 10
+"""Times that the layers' calls outnumber those of head and sampling, which are worth threads the sooner."""
 GRAIN = 32
 """Lengths of keys are rounded up to it, so that kernels meet few shapes."""
 REFILL = 8
@@ -349,16 +351,15 @@ class Wave:
 
     def _decode_one(self) -> None:
         """One token for every row that runs."""
-        with fewer_threads(self.engine.weights * len(self.row)):
-            self._step()
-
-    def _step(self) -> None:
         self.column = self.column + 1
         newest = self.tokens[self.row, self.step - 1]
         attend = StepAttention(self.slots, self.column)
-        out = run_packed(self.engine.module.base_model, newest, self.column + self.before, attend)
+        head, layers = self.engine.weights
+        with fewer_threads(layers * len(newest)):
+            out = run_packed(self.engine.module.base_model, newest, self.column + self.before, attend)
         self.engine.work.decoded_tokens += len(newest)
-        self._take(self.engine.head(out.last_hidden_state[0]).float() * self.engine.scale, 0)
+        with fewer_threads(MANY * head * len(newest)):
+            self._take(self.engine.head(out.last_hidden_state[0]).float() * self.engine.scale, 0)
         self._settle()
 
     def _take(self, logits: Tensor, first: int) -> None:

@@ -19,10 +19,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alignbench.engines.memory import is_out_of_memory
 from alignbench.engines.plan import Work
 from alignbench.engines.trie import Trie, Unit
 
 NAME = "alignbench_packed"
+HARMLESS = frozenset(
+    {"dropout", "is_causal", "position_ids", "use_cache", "output_attentions", "output_hidden_states"}
+    | {"cache_position", "return_dict", "output_router_logits", "position_embeddings", "past_key_values"}
+)
+"""What modules hand to attention beside what ``_interface`` names, and what changes nothing here. Whatever
+else there is (soft caps, sinks, biases, chosen indices) is not supported."""
+KEYS = 2**16
+"""Rows of keys (units times what each of them sees) laid out at once: a trunk is copied for each unit."""
 SLACK = 0.1
 """Rows of attention that may be padding, as a share of the real ones, where units are attended together."""
 
@@ -39,6 +48,8 @@ class Attend(Protocol):
 
 
 _attend: ContextVar[Attend] = ContextVar("attend")
+_windows: ContextVar[set[int | None]] = ContextVar("windows")
+"""The sliding windows that layers have told their attention of."""
 
 
 class UnsupportedAttention(Exception):
@@ -56,9 +67,10 @@ def _interface(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    for term in ("softcap", "s_aux", "position_bias"):
-        if others.get(term) is not None:
-            raise UnsupportedAttention(term)
+    unknown = [term for term, value in others.items() if value is not None and term not in HARMLESS]
+    if unknown:
+        raise UnsupportedAttention(", ".join(unknown))
+    _windows.get().add(sliding_window)
     out = _attend.get()(module.layer_idx, query[0], key[0], value[0], scaling, sliding_window)
     return out[None], None
 
@@ -81,13 +93,23 @@ def _attention(module: Any, attend: Attend) -> Iterator[None]:
     AttentionInterface.register(NAME, _interface)
     config = module.config
     before = config._attn_implementation
-    token = _attend.set(attend)
+    token, told = _attend.set(attend), _windows.set(set())
     config._attn_implementation = NAME
     try:
         yield
+        window = getattr(config.get_text_config(), "sliding_window", None)
+        if window and _windows.get() == {None} and _windowed(config):
+            raise UnsupportedAttention("a window that only masks tell of")
     finally:
         config._attn_implementation = before
         _attend.reset(token)
+        _windows.reset(told)
+
+
+def _windowed(config: Any) -> bool:
+    """Whether some layer may have the config's window: all have it where no list of layer types says so."""
+    types = getattr(config.get_text_config(), "layer_types", None)
+    return types is None or any("sliding" in kind for kind in types)
 
 
 # ---- attention of a pack
@@ -129,7 +151,8 @@ class PackAttention:
         back = np.empty(offsets[-1], dtype=np.int64)
         self._buckets: list[_Bucket] = []
         at = 0
-        for members in _similar(units):
+        sizes_before = {t: kept[0][0].shape[1] for t, kept in prefixes.items()}
+        for members in _similar(units, sizes_before):
             width = max(len(units[i].ids) for i in members)
             own = np.arange(width)
             sizes = np.array([len(units[i].ids) for i in members])
@@ -214,9 +237,9 @@ class PackAttention:
         )
 
 
-def _similar(units: Sequence[Unit]) -> Iterator[list[int]]:
-    """Groups of units that are attended together: of one trunk, all or none with branches, with little
-    padding. In the order of the units where that is all the same."""
+def _similar(units: Sequence[Unit], before: Mapping[int, int]) -> Iterator[list[int]]:
+    """Groups of units that are attended together: of one trunk (with ``before`` tokens up to its end), all or
+    none with branches, with little padding. In the order of the units where that is all the same."""
     kinds: dict[tuple[int, bool], list[int]] = {}
     for i, unit in enumerate(units):
         kinds.setdefault((unit.trunk, unit.chain), []).append(i)
@@ -226,7 +249,9 @@ def _similar(units: Sequence[Unit]) -> Iterator[list[int]]:
         real = 0
         for i in members:
             size = len(units[i].ids)
-            if group and len(units[group[0]].ids) * (len(group) + 1) > (1 + SLACK) * (real + size):
+            width, n = len(units[group[0]].ids) if group else size, len(group) + 1
+            seen = n * (before.get(units[i].trunk, 0) + width)
+            if group and (width * n > (1 + SLACK) * (real + size) or seen > KEYS):
                 yield group
                 group, real = [], 0
             group.append(i)
@@ -357,17 +382,25 @@ def supports(module: Any, device: torch.device) -> bool:
     ]
     trie = Trie(sequences, [7, 7, 6, 0], budget=64, unit=4, worthwhile=4)
     try:
-        run = TriePass(module, trie, device, Work())
-        for pack in trie.packs:
-            states, where, _ = run(pack)
-            for row in pack:
-                ids = torch.tensor([sequences[row]], device=device)
-                want = base(input_ids=ids, use_cache=False).last_hidden_state[0].float()
-                got = states[torch.from_numpy(where[row]).long().to(device)].float()
-                loose = 1e-4 if states.dtype == torch.float32 else 5e-2
-                scale = float(want.abs().max())
-                if not torch.allclose(got, want[-len(got) :], rtol=loose, atol=loose * max(1.0, scale)):
-                    return False
-    except Exception:  # whatever a foreign module raises: it is then run the plain way
+        # autocast, in training, would compare one rounding with another
+        with torch.autocast(device.type, enabled=False):
+            return _agrees(module, base, trie, sequences, device)
+    except Exception as error:  # whatever a foreign module raises: it is then run the plain way
+        if is_out_of_memory(error):
+            raise
         return False
+
+
+def _agrees(module: Any, base: Any, trie: Trie, sequences: list[list[int]], device: torch.device) -> bool:
+    run = TriePass(module, trie, device, Work())
+    for pack in trie.packs:
+        states, where, _ = run(pack)
+        for row in pack:
+            ids = torch.tensor([sequences[row]], device=device)
+            want = base(input_ids=ids, use_cache=False).last_hidden_state[0].float()
+            got = states[torch.from_numpy(where[row]).long().to(device)].float()
+            loose = 1e-4 if states.dtype == torch.float32 else 5e-2
+            scale = float(want.abs().max())
+            if not torch.allclose(got, want[-len(got) :], rtol=loose, atol=loose * max(1.0, scale)):
+                return False
     return True

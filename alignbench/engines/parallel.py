@@ -149,7 +149,10 @@ class ParallelEngine:
             for worker, mine in zip(self._workers, assign(requests, len(self._workers))):
                 local = [k for k, i in enumerate(mine) if i in done]
                 if len(local) < len(mine):
-                    worker.pipe.send((verb, [requests[i] for i in mine], local))
+                    try:
+                        worker.pipe.send((verb, [requests[i] for i in mine], local))
+                    except OSError:  # it ended since it last answered: hearing from it says so
+                        self._hear(worker.pipe)
                     places[worker.pipe] = mine
             while places:
                 for pipe in connection.wait(list(places)):

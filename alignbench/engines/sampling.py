@@ -137,5 +137,6 @@ def _filter(scaled: Tensor, rows: Rows) -> Tensor:
     mass = values.softmax(-1)
     before = mass.cumsum(-1) - mass
     # the most probable token always stays
-    values = values.masked_fill((before >= rows.top_p[:, None]) & (rank > 0), -torch.inf)
+    cut = (before >= rows.top_p[:, None]) & (rows.top_p[:, None] < 1)  # rounding may lift a whole mass over 1
+    values = values.masked_fill(cut & (rank > 0), -torch.inf)
     return torch.full_like(scaled, -torch.inf).scatter(1, order, values)

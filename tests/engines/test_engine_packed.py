@@ -105,3 +105,46 @@ def test_the_spread_of_lengths_costs_little_padding(llama: Any) -> None:
             run(pack)
     assert work.padding_tokens <= packed.SLACK * work.computed_tokens
     assert work.computed_tokens <= sum(lengths)
+
+
+def test_a_window_that_only_masks_tell_of_is_not_packed() -> None:
+    import transformers
+
+    config = transformers.PhimoeConfig(
+        vocab_size=330,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+        sliding_window=12,
+        max_position_embeddings=96,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    assert not HFEngine(model, make_tokenizer()).packs
+
+
+def test_under_autocast_the_module_is_tried_in_its_own_precision() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert HFEngine(make_model("llama"), make_tokenizer()).packs
+
+
+def test_a_long_trunk_is_not_copied_for_all_units_at_once(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "KEYS", 60)
+    trunk = [5 + i % 9 for i in range(24)]
+    sequences = [[*trunk, 20 + i, 7, 8] for i in range(9)]
+    trie = Trie(sequences, budget=200, unit=3)
+    run = TriePass(llama, trie, CPU, Work())
+    with torch.inference_mode():
+        for pack in trie.packs:
+            states, where, _ = run(pack)
+            for row in pack:
+                want = llama.base_model(torch.tensor([sequences[row]])).last_hidden_state[0, -1]
+                torch.testing.assert_close(states[int(where[row][-1])], want, rtol=1e-4, atol=1e-4)
