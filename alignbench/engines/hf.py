@@ -209,7 +209,7 @@ class HFEngine:
             while left := [i for i in rows if i not in done]:
                 size = max(1, min(slots // self._parts, len(left)))
                 make = partial(Wave, self, prompts, requests, left, size, eos, stops)
-                wave = self._attempt(lambda _, make=make: make(), range(size))
+                wave = self._attempt(make, range(size))
                 if wave is None:
                     self._parts *= 2
                     continue

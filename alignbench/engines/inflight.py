@@ -203,6 +203,7 @@ class Wave:
         slots: int,
         eos: Collection[int],
         stops: StopStrings,
+        _: object = None,
     ) -> None:
         self.engine, self.stops = engine, stops
         self.prompts = [np.asarray(prompts[i], dtype=np.int32) for i in rows]
