@@ -36,7 +36,12 @@ OPTIONS = (
         help="Local mirror of data sets, looked up before the hub.",
     ),
     click.option("--engine", metavar="NAME", help="Engine to use in place of the policy's own (hf)."),
-    click.option("--batch-tokens", type=int, metavar="N", help="Tokens that a padded batch may hold."),
+    click.option(
+        "--batch-tokens",
+        type=int,
+        metavar="N",
+        help="Tokens that a batch may hold, and that generation keeps at once; found from memory by default.",
+    ),
     click.option("--tasks-dir", type=FOLDER, multiple=True, help="Folder of further task files."),
     click.option(
         "--workspace", type=FOLDER, help="Folder of the ledger. Default: ALIGNBENCH_HOME, the cache."

@@ -26,7 +26,7 @@ def open_engine(
     Args:
         policy: what ``parse_policy`` made.
         engine: overrides the specification's engine.
-        batch_tokens: tokens that a padded batch may hold; the engine's own choice by default.
+        batch_tokens: tokens that a batch may hold, and that generation keeps; found from memory by default.
         fresh: use nothing that is remembered of the policy's files: hash and load them now.
 
     Raises:
