@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignbench.engines.heads import require_numbers
 from alignbench.engines.sampling import Rows, pick
 from alignbench.engines.types import Generate
 from alignbench.errors import WorkError
@@ -146,10 +147,7 @@ class _Batch:
         self.alive[ended] = False
 
     def decoded(self) -> list[Decoded]:
-        if bool(self.logprobs.isnan().any()):
-            raise WorkError(
-                "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
-            )
+        require_numbers(self.logprobs)
         lengths, tokens = self.lengths.tolist(), self.tokens.tolist()
         raw, sampling = self.logprobs.tolist()
         return [

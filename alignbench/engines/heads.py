@@ -25,6 +25,18 @@ def require_language_model(module: Any) -> None:
         )
 
 
+def require_numbers(logprobs: Tensor) -> None:
+    """Refuse what a broken model gives.
+
+    Raises:
+        WorkError: a log-probability is not a number.
+    """
+    if bool(logprobs.isnan().any()):
+        raise WorkError(
+            "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
+        )
+
+
 def eos_ids(module: Any, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end a completion: the generation config's, else the config's, else the tokenizer's."""
     text_config = module.config.get_text_config()

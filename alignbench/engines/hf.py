@@ -34,7 +34,7 @@ from alignbench.errors import WorkError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
-MOST_ROWS = {"cuda": 512}
+MOST_ROWS = {"cpu": 128, "cuda": 512}
 """Rows that are decoded together at most; more of them make it no faster."""
 
 
@@ -205,16 +205,16 @@ class HFEngine:
         eos, stops, done = heads.eos_ids(self.module, self.tokenizer), StopStrings(self._decode), set(held)
         budget = self._asked_tokens or memory.kv_tokens(self.module, self.device, self._cache_dtype)
         needs = [len(ids) + r.sampling.max_tokens for ids, r in zip(prompts, requests)]
-        for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, 128)):
+        for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, MOST_ROWS["cpu"])):
             while left := [i for i in rows if i not in done]:
                 size = max(1, min(slots // self._parts, len(left)))
                 make = partial(Wave, self, prompts, requests, left, size, eos, stops)
-                wave = self._attempt(make, range(size))
+                wave = self._attempt(make, size)
                 if wave is None:
                     self._parts *= 2
                     continue
                 while not wave.done:
-                    advanced = self._attempt(wave.advance, range(size))
+                    advanced = self._attempt(wave.advance, size)
                     if ended := [(left[place], decoded) for place, decoded in wave.take()]:
                         done.update(i for i, _ in ended)
                         yield [
@@ -263,7 +263,7 @@ class HFEngine:
             queue = _cut([i for i in batch if i not in done], self._parts)
             while queue:
                 rows = queue.pop(0)
-                results = self._attempt(compute, rows)
+                results = self._attempt(partial(compute, rows), len(rows))
                 if results is None:
                     halves = _cut(rows, 2)
                     self._parts = max(self._parts, -(-len(batch) // len(halves[0])))
@@ -271,19 +271,19 @@ class HFEngine:
                 else:
                     yield list(zip(rows, results))
 
-    def _attempt(self, compute: Callable[[Sequence[int]], R], rows: Sequence[int]) -> R | None:
-        """What ``compute`` gives for the rows, or None where memory does not hold them all at once.
+    def _attempt(self, compute: Callable[[], R], n: int) -> R | None:
+        """What ``compute`` gives for ``n`` rows, or None where memory does not hold them all at once.
 
         Raises:
             WorkError: it does not hold a single one.
         """
         try:
             with self._evaluating():
-                return compute(rows)
+                return compute()
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out_of_memory(error):
                 raise
-            if len(rows) == 1:
+            if n == 1:
                 raise WorkError(
                     f"out of memory on {self.device} with one request; use a smaller dtype or model"
                 ) from error

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from alignbench.engines.decode import Decoded
+from alignbench.engines.heads import require_numbers
 from alignbench.engines.packed import KeysValues, TriePass, run_packed
 from alignbench.engines.sampling import Rows, pick
 from alignbench.engines.stops import StopStrings
 from alignbench.engines.trie import Trie
 from alignbench.engines.types import Generate
-from alignbench.errors import WorkError
 
 if TYPE_CHECKING:
     from alignbench.engines.hf import HFEngine
@@ -203,11 +203,11 @@ class Wave:
         slots: int,
         eos: Collection[int],
         stops: StopStrings,
-        _: object = None,
     ) -> None:
         self.engine, self.stops = engine, stops
         self.prompts = [np.asarray(prompts[i], dtype=np.int32) for i in rows]
         self.requests = [requests[i] for i in rows]
+        self.stopping = any(request.sampling.stop for request in self.requests)
         self.trie = Trie(self.prompts, [len(ids) - 1 for ids in self.prompts], budget=engine.batch_tokens)
         self.run = TriePass(engine.module, self.trie, engine.device, engine.work)
         self.waiting = deque(row for pack in self.trie.packs for row in pack)
@@ -235,7 +235,7 @@ class Wave:
     def done(self) -> bool:
         return not self.waiting and not len(self.row)
 
-    def advance(self, _: object = None) -> bool:
+    def advance(self) -> bool:
         """Let waiting rows enter if there is room, and decode until rows have ended that others can replace.
         True.
 
@@ -381,8 +381,8 @@ class Wave:
         newest = self.tokens[self.row, self.step - 1]
         over = torch.isin(newest, self.eos) | (self.step >= self.limits[self.row])
         gone = over.tolist()
-        own = [self.requests[row].sampling.stop for row in self.row.tolist()]
-        if any(own):
+        if self.stopping:
+            own = [self.requests[row].sampling.stop for row in self.row.tolist()]
             rows, steps = self.row, self.step
             alive = [() if out else stop for out, stop in zip(gone, own)]
 
@@ -403,10 +403,7 @@ class Wave:
         rows, steps = self.row[at], self.step[at]
         longest = int(steps.max())
         logprobs = self.logprobs[:, rows, :longest]  # beyond a row's end they are 0
-        if bool(logprobs.isnan().any()):
-            raise WorkError(
-                "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
-            )
+        require_numbers(logprobs)
         tokens, (raw, sampling) = self.tokens[rows, :longest].tolist(), logprobs.tolist()
         return [
             (row, Decoded(tuple(tokens[i][:n]), tuple(raw[i][:n]), tuple(sampling[i][:n])))

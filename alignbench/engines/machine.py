@@ -58,7 +58,7 @@ def plan_setting(policy: Policy, config: Any, batch_tokens: int | None = None) -
     auto_class, dtype, device = setting(policy, config)
     size, shape = size_of(config, dtype, auto_class), memory.Shape.of(config)
     batch, kept = (batch_tokens, batch_tokens) if batch_tokens else budgets(size, shape, device)
-    rows = MOST_ROWS.get(device.type, 128)
+    rows = MOST_ROWS.get(device.type, MOST_ROWS["cpu"])
     return Setting(size, shape, dtype, device, batch, kept, rows, max(1, len(devices)))
 
 

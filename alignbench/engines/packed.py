@@ -75,7 +75,7 @@ def _interface(
     return out[None], None
 
 
-def run_packed(module: Any, ids: Tensor, positions: Tensor, attend: Attend, **others: Any) -> Any:
+def run_packed(module: Any, ids: Tensor, positions: Tensor, attend: Attend) -> Any:
     """Call ``module`` (a model or its base) on packed tokens; returns its output.
 
     Args:
@@ -83,7 +83,7 @@ def run_packed(module: Any, ids: Tensor, positions: Tensor, attend: Attend, **ot
         attend: the attention of every layer.
     """
     with _attention(module, attend):
-        return module(input_ids=ids[None], position_ids=positions[None], use_cache=False, **others)
+        return module(input_ids=ids[None], position_ids=positions[None], use_cache=False)
 
 
 @contextmanager

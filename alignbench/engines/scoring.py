@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignbench.engines.heads import last_hidden, pad_id, pad_right
+from alignbench.engines.heads import last_hidden, pad_id, pad_right, require_numbers
 from alignbench.engines.packed import TriePass
 from alignbench.engines.plan import plan_batches
 from alignbench.engines.trie import Trie
 from alignbench.engines.types import Scored
-from alignbench.errors import WorkError
 
 if TYPE_CHECKING:
     from alignbench.engines.hf import HFEngine
@@ -72,7 +71,7 @@ class PackedScorer:
         places = np.concatenate([where[row][-counts[row] :] for row in asked])
         targets = np.concatenate([self.sequences[row][self.starts[row] :] for row in asked])
         logprobs, greedy = _at_places(states, places, targets, self.engine.head, self.scale)
-        _require_numbers(logprobs)
+        require_numbers(logprobs)
         cuts = np.cumsum([0, *(counts[row] for row in asked)])
         sums = dict(zip(asked, np.add.reduceat(logprobs.cpu().double().numpy(), cuts[:-1]).tolist()))
         hits = dict(zip(asked, np.logical_and.reduceat(greedy.cpu().numpy(), cuts[:-1]).tolist()))
@@ -107,7 +106,7 @@ class PaddedScorer:
         else:
             states, head = module(input_ids=inputs, use_cache=False).logits[where], torch.nn.Identity()
         logprobs, greedy = _at_places(states, np.arange(len(targets)), targets, head, 1.0)
-        _require_numbers(logprobs)
+        require_numbers(logprobs)
         # summed on the CPU in float64: an accelerator's index_add adds in an order that varies
         zeros = torch.zeros(len(counts), dtype=torch.float64)
         sums = zeros.index_add(0, places, logprobs.cpu().double())
@@ -165,8 +164,3 @@ def _at_places(
         greedy.append(logits.argmax(-1)[rows] == ids)
     back = torch.from_numpy(np.argsort(order)).to(device)
     return torch.cat(logprobs)[back], torch.cat(greedy)[back]
-
-
-def _require_numbers(logprobs: Tensor) -> None:
-    if bool(logprobs.isnan().any()):
-        raise WorkError("the model's logits are not numbers (NaN): its weights are broken or dtype too small")

@@ -21,12 +21,10 @@ from alignbench.engines.decode import decode_batch
 from alignbench.engines.encoding import rolling_windows
 from alignbench.engines.hf import HFEngine, add_up
 from alignbench.engines.plan import join_parts, plan_shared
+from alignbench.engines.scoring import LOGITS
 from alignbench.engines.seq2seq_inputs import Seq2SeqInputs
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import UsageError, WorkError
-
-LOGITS = 2**24
-"""The most logits that are held at once (64 MiB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +191,7 @@ class _Scorer:
             more = self._at(states, torch.arange(len(states)), [t for ids in later for t in ids])
             places = torch.cat([places, torch.tensor(longer)[own]])
             logprobs, greedy = torch.cat([logprobs, more[0]]), torch.cat([greedy, more[1]])
-        if bool(logprobs.isnan().any()):
-            raise WorkError(
-                "the model's logits are not numbers (NaN): its weights are broken or dtype too small"
-            )
+        heads.require_numbers(logprobs)
         zeros = torch.zeros(len(chosen), dtype=torch.float64)
         sums = zeros.index_add(0, places, logprobs).tolist()
         misses = zeros.index_add(0, places, (~greedy).double()).tolist()
