@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from alignbench.engines import heads, memory, packed
 from alignbench.engines.decode import Decoded, decode_batch
 from alignbench.engines.encoding import rolling_windows
+from alignbench.engines.fused import Fused
 from alignbench.engines.inflight import Wave, plan_waves
 from alignbench.engines.inputs import Inputs, Tokens, positions_of
+from alignbench.engines.lanes import Lanes
 from alignbench.engines.plan import Work, join_parts, plan_batches
 from alignbench.engines.rewarding import make_rewarder
 from alignbench.engines.scoring import head_scale, make_scorer
@@ -114,10 +116,37 @@ class HFEngine:
         return head, matrices - (0 if shared else head)
 
     @cached_property
+    def lanes(self) -> Lanes:
+        """The threads that decode."""
+        return Lanes(self.device)
+
+    @cached_property
     def packs(self) -> bool:
         """Whether the module can be run on packed tokens."""
         with self._evaluating():
-            return packed.supports(self.module, self.device)
+            return packed.supports(self.module, self._own, self.device)
+
+    @property
+    def forward(self) -> packed.Forward:
+        """What runs packed tokens: the module, or its layers in fewer calls where that is known to be faster
+        (in float32 on a CPU)."""
+        return self._fused if self._fused is not None and self._fused.usable else self._own
+
+    @cached_property
+    def _own(self) -> packed.ModuleForward:
+        return packed.ModuleForward(self.module)
+
+    @cached_property
+    def _fused(self) -> Fused | None:
+        dtypes = {weight.dtype for weight in self.module.parameters()}
+        if self.device.type != "cpu" or dtypes != {torch.float32}:
+            return None
+        try:
+            fused = Fused(self.module)
+        except TypeError:
+            return None
+        with self._evaluating():
+            return fused if packed.supports(self.module, fused, self.device) else None
 
     @cached_property
     def scale(self) -> float | None:

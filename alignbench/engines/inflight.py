@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor
 
 from alignbench.engines.decode import Decoded
-from alignbench.engines.heads import require_numbers
-from alignbench.engines.packed import KeysValues, TriePass, run_packed
-from alignbench.engines.sampling import Rows, pick
+from alignbench.engines.heads import quick_head, require_numbers
+from alignbench.engines.packed import KeysValues, TriePass
+from alignbench.engines.sampling import Picked, Rows, pick
 from alignbench.engines.stops import StopStrings
 from alignbench.engines.trie import Trie
 from alignbench.engines.types import Generate
@@ -34,6 +35,8 @@ MANY = 10
 """Times that the layers' calls outnumber those of head and sampling, which are worth threads the sooner."""
 GRAIN = 32
 """Lengths of keys are rounded up to it, so that kernels meet few shapes."""
+LEAST_ROWS = 8
+"""Rows of a lane at least: with fewer, reading the weights takes longer than multiplying them."""
 REFILL = 8
 """Waiting rows enter when one in so many slots is free: prompts are run together, not one by one."""
 
@@ -94,14 +97,14 @@ class Slots:
         self.put(layer, self.places(slots, columns, len(k)), k, v)
 
     def places(self, slots: Tensor, columns: Tensor, heads: int) -> Tensor:
-        """Where ``put`` writes the columns of the slots: long [Hkv × M]."""
-        head = torch.arange(heads, device=slots.device)[:, None]
-        return ((slots * heads + head) * self.capacity + columns).reshape(-1)
+        """Where ``put`` writes the columns of the slots: long [M × Hkv]."""
+        head = torch.arange(heads, device=slots.device)
+        return ((slots[:, None] * heads + head) * self.capacity + columns[:, None]).reshape(-1)
 
     def put(self, layer: int, places: Tensor, k: Tensor, v: Tensor) -> None:
         """Write keys and values [Hkv, M, D]: rows of a matrix, as copying by two indices is slow."""
         for kept, x in zip(self.layers[layer], (k, v)):
-            rows = x.reshape(len(places), -1)
+            rows = x.transpose(0, 1).reshape(len(places), -1)
             kept.view(-1, x.shape[-1]).index_copy_(0, places, rows.to(kept.dtype))
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
@@ -112,63 +115,81 @@ class Slots:
 
 
 class StepAttention:
-    """Attention of one step: the newest token of each of the first B slots, behind all that its row has.
+    """Attention of one step: the newest token of each of B slots in a row, behind all that its row has.
 
     Args:
         slots: whose last columns this step writes.
         columns: long [B], where each row's token goes.
+        first: the slot of the first row.
     """
 
-    def __init__(self, slots: Slots, columns: Tensor) -> None:
+    def __init__(self, slots: Slots, columns: Tensor, first: int) -> None:
         self.slots, self.columns = slots, columns
-        self.rows = torch.arange(len(columns), device=columns.device)
+        self.range = slice(first, first + len(columns))
+        self.rows = torch.arange(first, first + len(columns), device=columns.device)
         self.length = min(slots.capacity, GRAIN * (int(columns.max()) // GRAIN + 1))
         self.before = slots.common[0][0].shape[1] if slots.common else 0
-        self._biases: dict[int | None, Tensor] = {}
+        self._biases: dict[tuple[int | None, int], Tensor] = {}
         self._places: dict[int, Tensor] = {}
 
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
     ) -> Tensor:
-        n, groups = len(self.rows), len(k)
+        n, groups, heads = len(self.rows), len(k), len(q) // len(k)
         if groups not in self._places:
             self._places[groups] = self.slots.places(self.rows, self.columns, groups)
         self.slots.put(layer, self._places[groups], k, v)
-        keys, values = (x[:n, :, : self.length] for x in self.slots.layers[layer])
+        # [B × Hkv, L, D]
+        keys, values = (x[self.range, :, : self.length].flatten(0, 1) for x in self.slots.layers[layer])
         scale = q.shape[-1] ** -0.5 if scale is None else scale
-        # [H, B, D] → [B, Hkv, G, D]
-        queries = q.to(keys.dtype).transpose(0, 1).reshape(n, groups, len(q) // groups, -1)
-        bias = self._bias(window, keys.dtype)
-        if not self.slots.common:
-            flat = bias.expand(n, groups, len(q) // groups, -1).flatten(0, 1)
-            scores = torch.baddbmm(
-                flat, queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale
-            )
-            weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-            return (weights @ values.flatten(0, 1)).view(n, len(q), -1).to(q.dtype)
-        queries = queries * scale
-        shared_k, shared_v = (x.to(keys.dtype) for x in self.slots.common[layer])
-        # every row's queries in one product with what they share: [Hkv, B × G, D]
-        together = queries.transpose(0, 1).reshape(groups, -1, queries.shape[-1])
-        shared = (together @ shared_k.transpose(-1, -2)).view(groups, n, -1, self.before)
-        scores = torch.cat([shared.transpose(0, 1), queries @ keys.transpose(-1, -2)], dim=-1) + bias
-        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-        part = weights[..., : self.before].transpose(0, 1).reshape(groups, -1, self.before) @ shared_v
-        out = weights[..., self.before :] @ values + part.view(groups, n, -1, part.shape[-1]).transpose(0, 1)
-        return out.reshape(n, len(q), -1).to(q.dtype)
+        # [H, B, D] → [B × Hkv, G, D]
+        queries = q.to(keys.dtype).transpose(0, 1).reshape(n * groups, heads, -1)
+        bias = self._bias(window, groups, heads, keys.dtype)
+        if self.slots.common:
+            common = self.slots.common[layer]
+            out = self._behind_common(queries, keys, values, common, bias, scale)
+        else:
+            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=scale)
+            out = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(values.dtype), values)
+        return out.view(n, len(q), -1).to(q.dtype)
 
-    def _bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """0 where a row sees a position, else -inf: [B, 1, 1, P + L]."""
+    def _behind_common(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        common: tuple[Tensor, Tensor],
+        bias: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """The same where all rows have more before them, multiplied once for all: [B × Hkv, G, D]."""
+        shared_k, shared_v = (x.to(keys.dtype) for x in common)
+        groups, before = shared_k.shape[:2]
+
+        def together(x: Tensor) -> Tensor:  # [B × Hkv, G, X] → [Hkv, B × G, X]
+            return x.view(-1, groups, *x.shape[1:]).transpose(0, 1).reshape(groups, -1, x.shape[-1])
+
+        def apart(x: Tensor) -> Tensor:  # and back
+            return x.view(groups, -1, queries.shape[1], x.shape[-1]).transpose(0, 1).flatten(0, 1)
+
+        shared = apart(together(queries) @ shared_k.transpose(-1, -2))
+        scores = torch.cat([shared, torch.bmm(queries, keys.transpose(1, 2))], dim=-1)
+        weights = torch.add(bias, scores, alpha=scale).softmax(-1, dtype=torch.float32).to(values.dtype)
+        part = apart(together(weights[..., :before]) @ shared_v)
+        return torch.baddbmm(part, weights[..., before:], values)
+
+    def _bias(self, window: int | None, groups: int, heads: int, dtype: torch.dtype) -> Tensor:
+        """0 where a row sees a position, else -inf: [B × Hkv, G, P + L]."""
         if window is not None and self.before + self.length <= window:
             window = None
-        if window not in self._biases:
+        if (window, groups) not in self._biases:
             at = torch.arange(-self.before, self.length, device=self.columns.device)
             hidden = at > self.columns[:, None]
             if window is not None:
                 hidden |= at <= self.columns[:, None] - window
             bias = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(hidden, -torch.inf)
-            self._biases[window] = bias[:, None, None]
-        return self._biases[window]
+            self._biases[window, groups] = bias[:, None, None].expand(-1, groups, heads, -1).flatten(0, 1)
+        return self._biases[window, groups]
 
 
 @dataclass(frozen=True)
@@ -209,7 +230,8 @@ class Wave:
         self.requests = [requests[i] for i in rows]
         self.stopping = any(request.sampling.stop for request in self.requests)
         self.trie = Trie(self.prompts, [len(ids) - 1 for ids in self.prompts], budget=engine.batch_tokens)
-        self.run = TriePass(engine.module, self.trie, engine.device, engine.work)
+        self.forward, self.head, self.lanes = engine.forward, quick_head(engine.head), engine.lanes
+        self.run = TriePass(self.forward, self.trie, engine.lanes, engine.work)
         self.waiting = deque(row for pack in self.trie.packs for row in pack)
         self.common = self.trie.common
         before = self.trie.trunks[self.common].end if self.common >= 0 else 0
@@ -281,7 +303,7 @@ class Wave:
             states.append(self._run_prompts(rows, n + len(again)))
         entered = [*again, *rows]
         self._spare(entered[-1], n + len(entered) - 1, states[-1][-1])
-        logits = self.engine.head(torch.cat(states)).float() * self.engine.scale
+        logits = self._logits(torch.cat(states))
         device = self.engine.device
         if self.parameters is None:
             self.parameters = Rows.of(self.requests, logits.shape[-1], device)
@@ -290,7 +312,7 @@ class Wave:
         self.row, self.column = torch.cat([self.row, new]), torch.cat([self.column, columns])
         self.step = torch.cat([self.step, torch.zeros_like(new)])
         self.chosen = None
-        self._take(logits, n)
+        self._write(n, *pick(logits, self.parameters.select(new), self.step[n:]))
         self._settle()
 
     def _run_prompts(self, rows: Sequence[int], first: int) -> Tensor:
@@ -352,25 +374,34 @@ class Wave:
 
     def _decode_one(self) -> None:
         """One token for every row that runs."""
+        assert self.parameters is not None
         self.column = self.column + 1
-        newest = self.tokens[self.row, self.step - 1]
-        attend = StepAttention(self.slots, self.column)
-        head, layers = self.engine.weights
-        with fewer_threads(layers * len(newest)):
-            out = run_packed(self.engine.module.base_model, newest, self.column + self.before, attend)
-        self.engine.work.decoded_tokens += len(newest)
-        with fewer_threads(MANY * head * len(newest)):
-            self._take(self.engine.head(out.last_hidden_state[0]).float() * self.engine.scale, 0)
+        if self.chosen is None:
+            self.chosen = self.parameters.select(self.row)
+        parts = self.lanes.share([1] * len(self.row), LEAST_ROWS)
+        picked = self.lanes.run(partial(self._step, self.chosen), parts)
+        self.engine.work.decoded_tokens += len(self.row)
+        self._write(0, *(torch.cat(parts) for parts in zip(*picked)))
         self._settle()
 
-    def _take(self, logits: Tensor, first: int) -> None:
-        """Pick the next token of the slots from ``first`` on and write it down."""
-        assert self.parameters is not None
+    def _step(self, chosen: Rows, part: slice) -> Picked:
+        """Run the newest tokens of some of the slots, and pick those that follow."""
+        columns, step = self.column[part], self.step[part]
+        newest = self.tokens[self.row[part], step - 1]
+        attend = StepAttention(self.slots, columns, part.start)
+        head, layers = self.engine.weights if len(columns) == len(self.row) else (0, 0)
+        with fewer_threads(layers * len(newest)):
+            states = self.forward(newest, columns + self.before, attend)
+        with fewer_threads(MANY * head * len(newest)):
+            return pick(self._logits(states), chosen.select(part), step)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.head(states).float() * self.engine.scale
+        return logits
+
+    def _write(self, first: int, token: Tensor, raw: Tensor, sampling: Tensor) -> None:
+        """Write down the next tokens of the slots from ``first`` on, and their log-probabilities."""
         rows, step = self.row[first:], self.step[first:]
-        if first == 0 and self.chosen is None:
-            self.chosen = self.parameters.select(self.row)
-        chosen = self.chosen if first == 0 and self.chosen is not None else self.parameters.select(rows)
-        token, raw, sampling = pick(logits, chosen, step)
         self.tokens[rows, step] = token
         self.logprobs[0, rows, step] = raw
         self.logprobs[1, rows, step] = sampling

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alignbench.engines.lanes import Lanes
 from alignbench.engines.memory import is_out_of_memory
 from alignbench.engines.plan import Work
 from alignbench.engines.trie import Trie, Unit
@@ -30,6 +33,8 @@ HARMLESS = frozenset(
 )
 """What modules hand to attention beside what ``_interface`` names, and what changes nothing here. Whatever
 else there is (soft caps, sinks, biases, chosen indices) is not supported."""
+LEAST_TOKENS = 64
+"""Tokens of a lane at least."""
 KEYS = 2**16
 """Rows of keys (units times what each of them sees) laid out at once: a trunk is copied for each unit."""
 SLACK = 0.1
@@ -75,35 +80,63 @@ def _interface(
     return out[None], None
 
 
-def run_packed(module: Any, ids: Tensor, positions: Tensor, attend: Attend) -> Any:
-    """Call ``module`` (a model or its base) on packed tokens; returns its output.
+class Forward(Protocol):
+    """A model up to its last hidden states, on packed tokens: ids and positions, long [N] → states [N, D].
+    Several threads may call it at once."""
+
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor: ...
+
+
+class ModuleForward:
+    """Transformers' own module, with ``attend`` as the attention of every layer.
 
     Args:
-        ids, positions: long [N].
-        attend: the attention of every layer.
+        module: a model or its base.
     """
-    with _attention(module, attend):
-        return module(input_ids=ids[None], position_ids=positions[None], use_cache=False)
 
+    def __init__(self, module: Any) -> None:
+        self.base = getattr(module, "base_model", module)
+        self._lock = Lock()
+        self._running = 0
+        self._before: str | None = None
 
-@contextmanager
-def _attention(module: Any, attend: Attend) -> Iterator[None]:
-    from transformers import AttentionInterface
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """See ``Forward``.
 
-    AttentionInterface.register(NAME, _interface)
-    config = module.config
-    before = config._attn_implementation
-    token, told = _attend.set(attend), _windows.set(set())
-    config._attn_implementation = NAME
-    try:
-        yield
-        window = getattr(config.get_text_config(), "sliding_window", None)
-        if window and _windows.get() == {None} and _windowed(config):
-            raise UnsupportedAttention("a window that only masks tell of")
-    finally:
-        config._attn_implementation = before
-        _attend.reset(token)
-        _windows.reset(told)
+        Raises:
+            UnsupportedAttention: a layer's attention has terms that ``attend`` has not.
+        """
+        config = self.base.config
+        token, told = _attend.set(attend), _windows.set(set())
+        try:
+            with self._switched(config):
+                out = self.base(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+            window = getattr(config.get_text_config(), "sliding_window", None)
+            if window and _windows.get() == {None} and _windowed(config):
+                raise UnsupportedAttention("a window that only masks tell of")
+        finally:
+            _attend.reset(token)
+            _windows.reset(told)
+        states: Tensor = out.last_hidden_state[0]
+        return states
+
+    @contextmanager
+    def _switched(self, config: Any) -> Iterator[None]:
+        """The config names our attention, from the first thread's entry to the last one's exit."""
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(NAME, _interface)
+        with self._lock:
+            if not self._running:
+                self._before, config._attn_implementation = config._attn_implementation, NAME
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    config._attn_implementation = self._before
 
 
 def _windowed(config: Any) -> bool:
@@ -275,17 +308,17 @@ def _within(bucket: _Bucket, before: int, window: int) -> Tensor:
 
 
 class TriePass:
-    """Runs the packs of a trie on a module, and keeps the trunks' keys and values as long as they are used.
+    """Runs the packs of a trie, and keeps the trunks' keys and values as long as they are used.
 
     Args:
-        module: the model; its base is run.
+        forward: the model.
         trie: the plan.
-        device: where the module is.
+        lanes: the threads that share a pack's units.
         work: counts what is computed.
     """
 
-    def __init__(self, module: Any, trie: Trie, device: torch.device, work: Work) -> None:
-        self.module, self.trie, self.device, self.work = module, trie, device, work
+    def __init__(self, forward: Forward, trie: Trie, lanes: Lanes, work: Work) -> None:
+        self.forward, self.trie, self.lanes, self.work = forward, trie, lanes, work
         self._prefixes: dict[int, KeysValues] = {}
 
     def __call__(
@@ -318,14 +351,26 @@ class TriePass:
         return self._prefixes[trunk]
 
     def _run(self, units: Sequence[Unit], sink: dict[int, tuple[Tensor, Tensor]] | None) -> Tensor:
-        ids = torch.from_numpy(np.concatenate([unit.ids for unit in units])).long().to(self.device)
-        positions = torch.from_numpy(np.concatenate([unit.positions for unit in units])).long()
-        attend = PackAttention(units, self._prefixes, self.device, sink)
-        self.work.computed_tokens += len(ids)
-        self.work.padding_tokens += attend.padding
-        out = run_packed(self.module.base_model, ids, positions.to(self.device), attend)
-        states: Tensor = out.last_hidden_state[0]
-        return states
+        sizes = [len(unit.ids) for unit in units]
+        parts = [units[part] for part in self.lanes.share(sizes, LEAST_TOKENS)]
+        states, sinks, padding = zip(*self.lanes.run(partial(self._run_part, sink is not None), parts))
+        self.work.computed_tokens += sum(sizes)
+        self.work.padding_tokens += sum(padding)
+        if sink is not None:
+            for layer in sinks[0]:
+                k, v = zip(*(each[layer] for each in sinks))
+                sink[layer] = _joined(k, 1), _joined(v, 1)
+        return _joined(states, 0)
+
+    def _run_part(
+        self, keep: bool, units: Sequence[Unit]
+    ) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]], int]:
+        device = self.lanes.device
+        ids = torch.from_numpy(np.concatenate([unit.ids for unit in units])).long().to(device)
+        positions = torch.from_numpy(np.concatenate([unit.positions for unit in units])).long().to(device)
+        sink: dict[int, tuple[Tensor, Tensor]] = {}
+        attend = PackAttention(units, self._prefixes, device, sink if keep else None)
+        return self.forward(ids, positions, attend), sink, attend.padding
 
     def _prepare(self, trunks: set[int]) -> None:
         """Compute the trunks' keys and values that are not there yet, parents first; let go of the others."""
@@ -351,6 +396,10 @@ class TriePass:
                     ]
 
 
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
+
+
 def _as_unit(trie: Trie, index: int) -> Unit:
     trunk = trie.trunks[index]
     n = len(trunk.ids)
@@ -361,9 +410,9 @@ def _as_unit(trie: Trie, index: int) -> Unit:
 # ---- whether a module can be run packed
 
 
-def supports(module: Any, device: torch.device) -> bool:
-    """Whether packed passes give this module's own hidden states: tried on a few tokens with a trunk, a
-    branch and a second sequence, instead of read from a list of names. Call it in eval mode, without
+def supports(module: Any, forward: Forward, device: torch.device) -> bool:
+    """Whether packed passes of ``forward`` give this module's own hidden states: tried on a few tokens with a
+    trunk, a branch and a second sequence, instead of read from a list of names. Call it in eval mode, without
     gradients."""
     base = getattr(module, "base_model", module)
     config = module.config.get_text_config()
@@ -384,15 +433,17 @@ def supports(module: Any, device: torch.device) -> bool:
     try:
         # autocast, in training, would compare one rounding with another
         with torch.autocast(device.type, enabled=False):
-            return _agrees(module, base, trie, sequences, device)
+            return _agrees(base, forward, trie, sequences, device)
     except Exception as error:  # whatever a foreign module raises: it is then run the plain way
         if is_out_of_memory(error):
             raise
         return False
 
 
-def _agrees(module: Any, base: Any, trie: Trie, sequences: list[list[int]], device: torch.device) -> bool:
-    run = TriePass(module, trie, device, Work())
+def _agrees(
+    base: Any, forward: Forward, trie: Trie, sequences: list[list[int]], device: torch.device
+) -> bool:
+    run = TriePass(forward, trie, Lanes(device), Work())
     for pack in trie.packs:
         states, where, _ = run(pack)
         for row in pack:

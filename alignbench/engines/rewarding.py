@@ -55,7 +55,7 @@ class PackedRewarder:
         self.engine, self.lengths = engine, [*map(len, sequences)]
         self.trie = Trie(sequences, [n - 1 for n in self.lengths], budget=engine.batch_tokens)
         self.batches = self.trie.packs
-        self.run = TriePass(engine.module, self.trie, engine.device, engine.work)
+        self.run = TriePass(engine.forward, self.trie, engine.lanes, engine.work)
 
     def __call__(self, rows: Sequence[int]) -> list[Rewarded]:
         states, where, _ = self.run(rows)

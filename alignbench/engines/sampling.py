@@ -21,6 +21,10 @@ def uniforms(seed: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed % 2**64)).random(n)
 
 
+Picked = tuple[Tensor, Tensor, Tensor]
+"""Of B rows their tokens (long [B]) and these tokens' log-probabilities, raw and as sampled (float32 [B])."""
+
+
 @dataclass
 class Rows:
     """Sampling parameters of the rows of a batch, as tensors on the model's device.
@@ -62,8 +66,8 @@ class Rows:
             width=max(ks),
         )
 
-    def select(self, index: Tensor) -> Rows:
-        """The rows at ``index`` (long [b])."""
+    def select(self, index: Tensor | slice) -> Rows:
+        """The rows at ``index`` (long [b], or a slice: then views)."""
         return Rows(
             self.greedy[index],
             self.temperature[index],
@@ -76,7 +80,7 @@ class Rows:
         )
 
 
-def pick(logits: Tensor, rows: Rows, step: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pick(logits: Tensor, rows: Rows, step: int | Tensor) -> Picked:
     """Choose one token a row.
 
     Args:

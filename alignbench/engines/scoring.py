@@ -59,7 +59,7 @@ class PackedScorer:
         needed = [min(start, len(ids)) - 1 for ids, start in zip(read, starts)]
         self.trie = Trie(read, needed, budget=engine.batch_tokens)
         self.batches = self.trie.packs
-        self.run = TriePass(engine.module, self.trie, engine.device, engine.work)
+        self.run = TriePass(engine.forward, self.trie, engine.lanes, engine.work)
 
     def __call__(self, rows: Sequence[int]) -> list[Scored]:
         counts = {row: len(self.sequences[row]) - self.starts[row] for row in rows}

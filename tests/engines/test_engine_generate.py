@@ -84,7 +84,7 @@ def test_the_batch_does_not_change_a_request(
     alone = generate(HFEngine(family_models[family], tokenizer, batch_tokens=1), requests)
     for a, b in zip(wide, alone):
         assert (a.text, a.token_ids, a.finish) == (b.text, b.token_ids, b.finish)
-        torch.testing.assert_close(a.logprobs, b.logprobs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(a.logprobs, b.logprobs, rtol=0, atol=5e-5)
         torch.testing.assert_close(a.sampling_logprobs, b.sampling_logprobs, rtol=0, atol=2e-5)
 
 

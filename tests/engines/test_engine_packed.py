@@ -12,7 +12,8 @@ from tiny_models import make_model, make_tokenizer
 
 from alignbench.engines import packed
 from alignbench.engines.hf import HFEngine
-from alignbench.engines.packed import TriePass
+from alignbench.engines.lanes import Lanes
+from alignbench.engines.packed import ModuleForward, TriePass
 from alignbench.engines.plan import Work
 from alignbench.engines.trie import Trie
 
@@ -55,7 +56,7 @@ def test_states_are_those_of_each_sequence_alone(
     model = windowed if family == "windowed" else family_models[family]
     trie = Trie(sequences, budget=budget, unit=unit, worthwhile=worthwhile)
     work = Work()
-    run = TriePass(model, trie, CPU, work)
+    run = TriePass(ModuleForward(model), trie, Lanes(CPU), work)
     with torch.inference_mode():
         for pack in trie.packs:
             states, where, _ = run(pack)
@@ -69,7 +70,7 @@ def test_states_are_those_of_each_sequence_alone(
 def test_attention_is_given_back_and_gradients_are_untouched(llama: Any) -> None:
     before = llama.config._attn_implementation
     with torch.inference_mode():
-        assert packed.supports(llama, CPU)
+        assert packed.supports(llama, ModuleForward(llama), CPU)
     assert llama.config._attn_implementation == before
 
 
@@ -99,7 +100,7 @@ def test_the_spread_of_lengths_costs_little_padding(llama: Any) -> None:
     sequences = [torch.randint(5, 320, (n,), generator=generator).tolist() for n in lengths]
     trie = Trie(sequences, budget=2048)
     work = Work()
-    run = TriePass(llama, trie, CPU, work)
+    run = TriePass(ModuleForward(llama), trie, Lanes(CPU), work)
     with torch.inference_mode():
         for pack in trie.packs:
             run(pack)
@@ -141,7 +142,7 @@ def test_a_long_trunk_is_not_copied_for_all_units_at_once(
     trunk = [5 + i % 9 for i in range(24)]
     sequences = [[*trunk, 20 + i, 7, 8] for i in range(9)]
     trie = Trie(sequences, budget=200, unit=3)
-    run = TriePass(llama, trie, CPU, Work())
+    run = TriePass(ModuleForward(llama), trie, Lanes(CPU), Work())
     with torch.inference_mode():
         for pack in trie.packs:
             states, where, _ = run(pack)
