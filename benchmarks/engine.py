@@ -49,8 +49,10 @@ def main() -> None:
         if slow:
             _say(f"left out, as this processor has no bfloat16 products: {', '.join(slow)}")
     seats = {
-        "alignbench": Seat("alignbench", sys.executable, "alignbench_side.py"),
+        # as the package sets it when it is imported before torch
+        "alignbench": Seat("alignbench", sys.executable, "alignbench_side.py", "PASSIVE"),
         "generate": Seat("generate", sys.executable, "generate_side.py"),
+        "generate-passive": Seat("generate-passive", sys.executable, "generate_side.py", "PASSIVE"),
     }
     if arguments.peer_python:
         seats["lm-eval"] = Seat("lm-eval", arguments.peer_python, "lm_eval_side.py")
@@ -59,6 +61,9 @@ def main() -> None:
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     place = arguments.out / "engine.json"
     report = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"lines": {}}
+    report["lines"] = {
+        case.name: report["lines"][case.name] for case in CASES if case.name in report["lines"]
+    }
     for _, together in groupby(cases, key=lambda case: case.group):
         for name, line in _measured(list(together), seats, arguments):
             report["lines"][name] = line

@@ -18,9 +18,9 @@ class Case:
     """One line of the table.
 
     ``peers`` may be empty: then the engine alone is measured. ``n``: documents. ``budget``: tokens in a
-    batch, for every side that takes one. ``aims``: peer → what the ratio should be, least. ``apart``: the
-    case has processes of its own, as its peak memory is compared; others share theirs with the cases beside
-    them.
+    batch, for every side that takes one; None: each decides by itself. ``aims``: peer → what the ratio
+    should be, least. ``apart``: the case has processes of its own, as its peak memory is compared; others
+    share theirs with the cases beside them.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Case:
     dtype: str
     make: Callable[[Path, int], Job]
     n: int
-    budget: int
+    budget: int | None
     peers: tuple[str, ...]
     aims: dict[str, float]
     rounds: int | None = None
@@ -68,32 +68,37 @@ def _generation() -> list[Case]:
     """Plain generation beside transformers, and the small models beside vLLM's build for processors: in
     float32, as that build has no fast bfloat16 product on many processors (it warns, and falls back).
 
-    Equal lengths: all rows fit into one batch of every side. Ragged: the budget holds 48 to 64 rows.
+    Equal lengths: all rows fit into one batch of every side. Ragged: the budget holds 50 to 80 rows;
+    beside vLLM both decide by themselves how many run together.
     """
-    small, alone = ("generate", "vllm"), ("generate",)
+    alone = ("generate", "generate-passive")
+    small = (*alone, "vllm")
     table = [
         # checkpoint, dtype, peers, aim, equal: rows and tokens, ragged: problems and most tokens
         ("llama-1m", "float32", small, 1.5, 128, 128, 192, 256),
         ("llama-5m", "float32", small, 1.5, 96, 96, 128, 256),
         ("llama-5m", "bfloat16", alone, 1.5, 96, 96, 128, 256),
-        ("llama-20m", "float32", small, 1.5, 64, 64, 96, 192),
-        ("llama-20m", "bfloat16", alone, 1.5, 64, 64, 96, 192),
+        ("llama-20m", "float32", small, 1.5, 64, 64, 96, 256),
+        ("llama-20m", "bfloat16", alone, 1.5, 64, 64, 96, 256),
         ("llama-124m", "float32", alone, 1.3, 24, 32, 24, 128),
         ("llama-124m", "bfloat16", alone, 1.3, 48, 48, 48, 192),
     ]
     cases = []
     for checkpoint, dtype, peers, aim, rows, tokens, problems, most in table:
         label = f"{checkpoint.rpartition('-')[2]}-{'bf16' if dtype == 'bfloat16' else 'fp32'}"
-        others = {"vllm": 1.0} if "vllm" in peers else {}
         equal = partial(requests.equal, words=24, max_tokens=tokens)
         ragged = partial(requests.ragged, max_tokens=most)
         told = f"equal lengths, {tokens} tokens each", f"ragged lengths, at most {most} tokens"
-        for kind, what, make, n, least in (
-            ("equal", told[0], equal, rows, aim),
-            ("ragged", told[1], ragged, problems, 3.0),
+        for kind, what, make, n, asked, least in (
+            ("equal", told[0], equal, rows, peers, aim),
+            ("ragged", told[1], ragged, problems, alone, 3.0),
+            ("open", told[1], ragged, problems, ("vllm",), 3.0),
         ):
-            aims = {"generate": least, **others}
-            cases.append(Case(f"{kind}-{label}", what, checkpoint, dtype, make, n, 24576, peers, aims))
+            if kind == "open" and "vllm" not in peers:
+                continue
+            aims = {peer: 1.0 if peer == "vllm" else least for peer in asked}
+            budget = None if kind == "open" else 24576
+            cases.append(Case(f"{kind}-{label}", what, checkpoint, dtype, make, n, budget, asked, aims))
     return cases
 
 

@@ -18,11 +18,13 @@ Reply = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seat:
-    """Who takes part: a name, the Python that it runs under, and its script in ``peers/``."""
+    """Who takes part: a name, the Python that it runs under, its script in ``peers/``, and how its OpenMP
+    threads wait for one another (None: as the library has it, which is to spin for a while)."""
 
     name: str
     python: str
     script: str
+    waits: str | None = None
 
 
 class Worker:
@@ -39,10 +41,9 @@ class Worker:
         self.name = seat.name
         self._log = scratch / f"{seat.name}.log"
         environment = {
-            **os.environ,
+            **{key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"},
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "true",
             "HF_HUB_OFFLINE": "1",
             "ALIGNBENCH_HOME": str(scratch / "home"),
@@ -53,6 +54,8 @@ class Worker:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CACHE_ROOT": str(scratch / "vllm"),
         }
+        if seat.waits:
+            environment["OMP_WAIT_POLICY"] = seat.waits
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [seat.python, str(PEERS / seat.script)],

@@ -8,6 +8,7 @@ from typing import Any
 PEERS = {
     "lm-eval": "lm-evaluation-harness, `hf`",
     "generate": "transformers, `generate`",
+    "generate-passive": "transformers, `generate`, whose threads wait as ours do",
     "vllm": "vLLM, build for processors",
 }
 
@@ -42,11 +43,14 @@ and the most hold the true median with probability 0.94. Where both sides count 
 times are for each token, else for the whole set of requests.
 
 Measured: the same requests, text in, text or log-probabilities out, the sides in turns, each in a process of
-its own with the same number of threads, the same dtype and `OMP_WAIT_POLICY=PASSIVE`. Not measured: starting,
-loading and a first small turn of each side. *Rows* is the peer's batch: as many rows as our budget of tokens
-holds of the longest request; vLLM decides by itself. The models' weights are random, and the scale of EOS's
-embedding makes answers end at ragged lengths; the tokenizers are trained on the same real text that the
-requests are made of. *Same answers* is the largest difference of a log-probability (nats), or the share of
+its own with the same number of threads and the same dtype. Threads wait for one another as each library has
+it: those of the peers spin for a while, which is fast as long as nothing else runs on the machine; ours sleep
+(`OMP_WAIT_POLICY=PASSIVE`, which alignbench sets), which is slower on an idle machine and several times as
+fast on a busy one. `generate` is measured both ways. Not measured: starting, loading and a first small turn
+of each side. *Rows* is the peer's batch: as many rows as our budget of tokens holds of the longest request;
+vLLM decides by itself. The models' weights are random, and the scale of EOS's embedding makes answers end at
+ragged lengths; the tokenizers are trained on the same real text that the requests are made of. *Same answers*
+is the largest difference of a log-probability (nats), or the share of
 texts that are equal to the last character. bfloat16 is measured only on processors that multiply it."""
 
 
@@ -120,12 +124,13 @@ def _counted(lines: dict[str, Line]) -> str:
         cells = [f"{work[key]:,}" for key in keys]
         seconds = f"{line['sides']['alignbench']['seconds']['median']:.1f}"
         waste = f"{work['padding_tokens'] / ran:.1%}"
-        rows.append([f"`{name}`", line["what"], str(line["requests"]), *cells, waste, seconds])
-    head = ["case", "what", "requests", "tokens read", "computed", "decoded", "padding", "waste", "s"]
+        answers = _tokens(line["answer_tokens"]) if "answer_tokens" in line else "–"
+        rows.append([f"`{name}`", line["what"], str(line["requests"]), answers, *cells, waste, seconds])
+    head = ["case", "what", "requests", "answer", "read", "computed", "decoded", "padding", "waste", "s"]
     note = (
         "As the engine counts: tokens of all requests, as if nothing were shared; those that went through "
         "the model, each once; those that were generated one by one; and those that only filled a batch. "
-        "*Waste* is padding over computed and decoded."
+        "*Waste* is padding over computed and decoded; *answer* the tokens of one, median [least – most]."
     )
     return f"{note}\n\n{_table(head, rows)}"
 
@@ -151,6 +156,10 @@ def _speed(line: Line, side: dict[str, Any], per_token: bool) -> str:
 
 def _span(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} [{values['min']:.2f} – {values['max']:.2f}]"
+
+
+def _tokens(values: dict[str, float]) -> str:
+    return f"{values['median']:g} [{values['min']} – {values['max']}]"
 
 
 def _verdict(ratio: dict[str, float], least: float) -> str:
