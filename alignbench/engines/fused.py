@@ -39,14 +39,14 @@ class Fused:
             if kind.__name__ not in LAYERS or not kind.__module__.startswith("transformers.models."):
                 raise TypeError(f"{kind.__name__} is none of {', '.join(LAYERS)}")
         self.layers = [_Layer(layer, self.base.config) for layer in self.base.layers]
-        self._modules = list(self.base.modules())
 
     @property
     def usable(self) -> bool:
-        """Whether nothing asks for the modules' own calls: autocast chooses dtypes by them, and hooks (of
-        adapters, of probes) see or change what goes through them."""
-        hooked = any(getattr(m, kind) for m in self._modules for kind in HOOKS)
-        return not (hooked or torch.is_autocast_enabled("cpu"))
+        """Whether nothing asks for the modules' own calls: autocast chooses dtypes by them, hooks see or
+        change what goes through them, and an adapter may have taken the place of a layer."""
+        hooked = any(getattr(module, kind) for module in self.base.modules() for kind in HOOKS)
+        plain = all(type(linear) is nn.Linear for layer in self.layers for linear in layer.linears)
+        return plain and not hooked and not torch.is_autocast_enabled("cpu")
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         x = self.base.embed_tokens(ids)
@@ -63,16 +63,16 @@ class _Layer:
         self.attention, self.mlp = module.self_attn, module.mlp
         self.before, self.behind = module.input_layernorm, module.post_attention_layernorm
         self.norms = [getattr(self.attention, name, None) for name in ("q_norm", "k_norm")]
-        linears = [getattr(self.attention, f"{x}_proj") for x in "qkvo"]
-        linears += [getattr(self.mlp, f"{x}_proj") for x in ("gate", "up", "down")]
-        for linear in linears:
-            if type(linear) is not nn.Linear:
-                raise TypeError(f"{type(linear).__name__} is not a plain linear layer")
         self.index, self.size = int(self.attention.layer_idx), int(self.attention.head_dim)
         self.scale = float(self.attention.scaling)
         # Mistral's layers all have the config's; those of other families say it themselves, if they have any
         everywhere = config.sliding_window if "Mistral" in type(module).__name__ else None
         self.window: int | None = getattr(self.attention, "sliding_window", everywhere)
+
+    @property
+    def linears(self) -> list[Any]:
+        own = [getattr(self.attention, f"{x}_proj") for x in "qkvo"]
+        return own + [getattr(self.mlp, f"{x}_proj") for x in ("gate", "up", "down")]
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         own, mlp = self.attention, self.mlp

@@ -36,7 +36,7 @@ from alignbench.errors import WorkError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
-MOST_ROWS = {"cpu": 128, "cuda": 512}
+MOST_ROWS = {"cpu": 256, "cuda": 512}
 """Rows that are decoded together at most; more of them make it no faster."""
 
 

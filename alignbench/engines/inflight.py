@@ -37,6 +37,16 @@ GRAIN = 32
 """Lengths of keys are rounded up to it, so that kernels meet few shapes."""
 LEAST_ROWS = 8
 """Rows of a lane at least: with fewer, reading the weights takes longer than multiplying them."""
+LEAST_WORK = 4e7
+"""Multiplications of a lane at least: with fewer, threads wait for Python's lock longer than they compute."""
+BAND = 8
+"""Rows that are looked at together when slots are put in order and cut into spans of similar length."""
+ALIKE = 0.75
+"""Of the longest row of a span that are attended together, the least that another band may have."""
+REORDER = 8
+"""Slots are put in order when one row in so many has ended since."""
+ROW = 200
+"""What a row costs beside attention, as columns of keys and values, about."""
 REFILL = 8
 """Waiting rows enter when one in so many slots is free: prompts are run together, not one by one."""
 
@@ -124,12 +134,11 @@ class StepAttention:
     """
 
     def __init__(self, slots: Slots, columns: Tensor, first: int) -> None:
-        self.slots, self.columns = slots, columns
-        self.range = slice(first, first + len(columns))
+        self.slots, self.columns, self.first = slots, columns, first
         self.rows = torch.arange(first, first + len(columns), device=columns.device)
-        self.length = min(slots.capacity, GRAIN * (int(columns.max()) // GRAIN + 1))
         self.before = slots.common[0][0].shape[1] if slots.common else 0
-        self._biases: dict[tuple[int | None, int], Tensor] = {}
+        self.spans = _spans(columns.tolist(), slots.capacity)
+        self._biases: dict[tuple[int | None, int], list[Tensor]] = {}
         self._places: dict[int, Tensor] = {}
 
     def __call__(
@@ -139,18 +148,24 @@ class StepAttention:
         if groups not in self._places:
             self._places[groups] = self.slots.places(self.rows, self.columns, groups)
         self.slots.put(layer, self._places[groups], k, v)
-        # [B × Hkv, L, D]
-        keys, values = (x[self.range, :, : self.length].flatten(0, 1) for x in self.slots.layers[layer])
+        kept_k, kept_v = self.slots.layers[layer]
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         # [H, B, D] → [B × Hkv, G, D]
-        queries = q.to(keys.dtype).transpose(0, 1).reshape(n * groups, heads, -1)
-        bias = self._bias(window, groups, heads, keys.dtype)
-        if self.slots.common:
-            common = self.slots.common[layer]
-            out = self._behind_common(queries, keys, values, common, bias, scale)
-        else:
-            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=scale)
-            out = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(values.dtype), values)
+        queries = q.to(kept_k.dtype).transpose(0, 1).reshape(n * groups, heads, -1)
+        biases = self._bias(window, groups, heads, kept_k.dtype)
+        outs = []
+        for (start, end, length), bias in zip(self.spans, biases):
+            slots = slice(self.first + start, self.first + end)
+            # [b × Hkv, L, D]
+            keys, values = (x[slots, :, :length].flatten(0, 1) for x in (kept_k, kept_v))
+            asked = queries[start * groups : end * groups]
+            if self.slots.common:
+                common = self.slots.common[layer]
+                outs.append(self._behind_common(asked, keys, values, common, bias, scale))
+            else:
+                scores = torch.baddbmm(bias, asked, keys.transpose(1, 2), alpha=scale)
+                outs.append(torch.bmm(scores.softmax(-1, dtype=torch.float32).to(values.dtype), values))
+        out = torch.cat(outs) if len(outs) > 1 else outs[0]
         return out.view(n, len(q), -1).to(q.dtype)
 
     def _behind_common(
@@ -178,18 +193,39 @@ class StepAttention:
         part = apart(together(weights[..., :before]) @ shared_v)
         return torch.baddbmm(part, weights[..., before:], values)
 
-    def _bias(self, window: int | None, groups: int, heads: int, dtype: torch.dtype) -> Tensor:
-        """0 where a row sees a position, else -inf: [B × Hkv, G, P + L]."""
-        if window is not None and self.before + self.length <= window:
+    def _bias(self, window: int | None, groups: int, heads: int, dtype: torch.dtype) -> list[Tensor]:
+        """0 where a row sees a position, else -inf: of each span [b × Hkv, G, P + L]."""
+        if window is not None and self.before + max(length for *_, length in self.spans) <= window:
             window = None
         if (window, groups) not in self._biases:
-            at = torch.arange(-self.before, self.length, device=self.columns.device)
-            hidden = at > self.columns[:, None]
-            if window is not None:
-                hidden |= at <= self.columns[:, None] - window
-            bias = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(hidden, -torch.inf)
-            self._biases[window, groups] = bias[:, None, None].expand(-1, groups, heads, -1).flatten(0, 1)
+            self._biases[window, groups] = [
+                self._hidden(self.columns[start:end, None], length, window, dtype)[:, None, None]
+                .expand(-1, groups, heads, -1)
+                .flatten(0, 1)
+                for start, end, length in self.spans
+            ]
         return self._biases[window, groups]
+
+    def _hidden(self, columns: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        at = torch.arange(-self.before, length, device=columns.device)
+        hidden = at > columns
+        if window is not None:
+            hidden |= at <= columns - window
+        return torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(hidden, -torch.inf)
+
+
+def _spans(columns: Sequence[int], capacity: int) -> list[tuple[int, int, int]]:
+    """Neighbouring rows that are attended together: first row, end, and columns that are looked at."""
+    spans: list[tuple[int, int, int]] = []
+    for start in range(0, len(columns), BAND):
+        end = min(start + BAND, len(columns))
+        longest = max(columns[start:end]) + 1
+        if spans and ALIKE * longest <= spans[-1][2] <= longest / ALIKE:
+            first, _, most = spans.pop()
+            spans.append((first, end, max(most, longest)))
+        else:
+            spans.append((start, end, longest))
+    return [(start, end, min(capacity, -(-length // GRAIN) * GRAIN)) for start, end, length in spans]
 
 
 @dataclass(frozen=True)
@@ -252,6 +288,7 @@ class Wave:
         self.chosen: Rows | None = None
         self.ended: list[tuple[int, Decoded]] = []
         self.spare: _Spare | None = None
+        self.disorder = 0  # rows that have ended since the slots were put in order
 
     @property
     def done(self) -> bool:
@@ -378,7 +415,9 @@ class Wave:
         self.column = self.column + 1
         if self.chosen is None:
             self.chosen = self.parameters.select(self.row)
-        parts = self.lanes.share([1] * len(self.row), LEAST_ROWS)
+        cost = self.column + ROW
+        least = max(LEAST_ROWS, int(LEAST_WORK / sum(self.engine.weights)))
+        parts = self.lanes.share((cost / cost.double().mean()).tolist(), least)
         picked = self.lanes.run(partial(self._step, self.chosen), parts)
         self.engine.work.decoded_tokens += len(self.row)
         self._write(0, *(torch.cat(parts) for parts in zip(*picked)))
@@ -453,5 +492,26 @@ class Wave:
             target = torch.tensor(holes, device=keep.device)
             self.slots.move(source, target, int(self.column[source].max()) + 1)
             keep[target] = source
+        self.row, self.column, self.step = self.row[keep], self.column[keep], self.step[keep]
+        self.chosen = None
+        self.disorder += len(ended)
+        if REORDER * self.disorder >= n:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Bring rows that have most columns to the front, so that neighbours are attended together and little
+        is looked at in vain; those that are about where they belong stay."""
+        self.disorder = 0
+        columns = self.column.tolist()
+        order = sorted(range(len(columns)), key=lambda slot: (-columns[slot], slot))
+        stray = [(rank, slot) for rank, slot in enumerate(order) if rank // BAND != slot // BAND]
+        if not stray:
+            return
+        device = self.column.device
+        source = torch.tensor([slot for _, slot in stray], device=device)
+        target = torch.tensor(sorted(slot for _, slot in stray), device=device)
+        self.slots.move(source, target, int(self.column[source].max()) + 1)
+        keep = torch.arange(len(columns), device=device)
+        keep[target] = source
         self.row, self.column, self.step = self.row[keep], self.column[keep], self.step[keep]
         self.chosen = None

@@ -34,11 +34,11 @@ class Lanes:
         self._most = LANES if device.type == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
 
-    def share(self, sizes: Sequence[int], least: int) -> list[slice]:
+    def share(self, sizes: Sequence[float], least: int) -> list[slice]:
         """Slices of what has these sizes, one a lane: in their order, about equal in sum, and as many as
         leave each ``least`` or more on average."""
         ends = np.cumsum([0, *sizes])
-        lanes = max(1, min(self._most, torch.get_num_threads(), int(ends[-1]) // least))
+        lanes = max(1, min(self._most, torch.get_num_threads(), round(float(ends[-1])) // least))
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, lanes) / lanes)
         return [slice(int(a), int(b)) for a, b in pairwise([0, *cuts, len(sizes)]) if a < b]
 

@@ -113,6 +113,14 @@ def test_weights_that_training_replaced_are_used() -> None:
     torch.testing.assert_close(states(engine.forward, ids), want, rtol=1e-4, atol=1e-4)
 
 
+def test_a_layer_that_was_replaced_is_called() -> None:
+    model = build("Llama", SMALL)
+    engine = HFEngine(model, make_tokenizer())
+    assert isinstance(engine.forward, Fused)
+    model.model.layers[0].mlp.up_proj = torch.nn.Sequential(model.model.layers[0].mlp.up_proj)
+    assert engine.forward is engine._own
+
+
 # ---- the head
 
 

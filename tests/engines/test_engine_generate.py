@@ -85,7 +85,7 @@ def test_the_batch_does_not_change_a_request(
     for a, b in zip(wide, alone):
         assert (a.text, a.token_ids, a.finish) == (b.text, b.token_ids, b.finish)
         torch.testing.assert_close(a.logprobs, b.logprobs, rtol=0, atol=5e-5)
-        torch.testing.assert_close(a.sampling_logprobs, b.sampling_logprobs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(a.sampling_logprobs, b.sampling_logprobs, rtol=0, atol=5e-5)
 
 
 def test_same_bytes_twice(llama: Any, tokenizer: Any) -> None:
@@ -104,7 +104,7 @@ def test_log_probabilities_are_the_full_models(
             logits = model(ids).logits[0].float()
         n = len(answer.prompt_ids)
         want = logits[n - 1 : -1].log_softmax(-1).gather(1, ids[0, n:, None])[:, 0]
-        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=2e-5)
+        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=5e-5)
 
 
 def test_sampling_follows_the_model(llama: Any, tokenizer: Any) -> None:
@@ -237,7 +237,7 @@ def test_samples_of_one_prompt_are_run_once(
     for request, answer in zip(requests, got):
         (alone,) = generate(HFEngine(family_models[family], tokenizer), [request])
         assert answer.token_ids == alone.token_ids
-        torch.testing.assert_close(answer.logprobs, alone.logprobs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(answer.logprobs, alone.logprobs, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
@@ -254,7 +254,7 @@ def test_examples_before_every_prompt_are_kept_once(
             logits = family_models[family](ids).logits[0].float()
         n = len(answer.prompt_ids)
         want = logits[n - 1 : -1].log_softmax(-1).gather(1, ids[0, n:, None])[:, 0]
-        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=2e-5)
+        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=5e-5)
         assert (
             answer.token_ids == generate(HFEngine(family_models[family], tokenizer), [request])[0].token_ids
         )
@@ -280,6 +280,48 @@ def test_when_memory_runs_out_rows_that_ended_are_kept(
     first = [i for i, _ in batches[0]]
     assert first == [0, 1], "what had ended before memory ran out came first"
     assert max(steps[20:]) <= 3
+
+
+@pytest.mark.parametrize("common", ["", "the cat sat on the mat and ran. "])
+def test_rows_of_any_length_are_put_in_order_and_attended_in_spans(
+    common: str, llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BAND", 2), ("GRAIN", 4), ("REORDER", 100)):
+        monkeypatch.setattr(inflight, name, value)
+    spans: list[int] = []
+    cut = inflight._spans
+    monkeypatch.setattr(inflight, "_spans", lambda *a: spans.append(len(cut(*a))) or cut(*a))
+    words = ["cat", "dog", "ran", "sat", "mat"]
+    prompts = [common + " ".join(words[(i + j) % 5] for j in range(1 + 7 * i % 23)) for i in range(24)]
+    requests = [Generate(p, Sampling(1 + 5 * i % 17, temperature=i % 2), i) for i, p in enumerate(prompts)]
+    together = generate(HFEngine(llama, tokenizer), requests)
+    moved: list[list[int]] = []
+    move = inflight.Slots.move
+    monkeypatch.setattr(inflight.Slots, "move", lambda *a: moved.append(sorted(a[1].tolist())) or move(*a))
+    few = generate(HFEngine(llama, tokenizer, batch_tokens=400), requests)
+    assert max(spans) > 2
+    assert moved
+    for i, request in enumerate(requests):
+        (alone,) = generate(HFEngine(llama, tokenizer), [request])
+        assert together[i].token_ids == few[i].token_ids == alone.token_ids
+        torch.testing.assert_close(few[i].logprobs, alone.logprobs, rtol=0, atol=5e-5)
+
+
+def test_spans_by_hand() -> None:
+    rows = [*[99] * 8, *[90] * 8, *[50] * 8, *[40] * 4]
+    # 75 % of 100 holds 91; 51 starts another, which holds 41; lengths are rounded up to 32
+    assert inflight._spans(rows, 512) == [(0, 16, 128), (16, 28, 64)]
+    assert inflight._spans(rows, 100) == [(0, 16, 100), (16, 28, 64)]
+    assert inflight._spans([5], 96) == [(0, 1, 32)]
+    # a long row that has just entered behind short ones
+    assert inflight._spans([*[20] * 8, 200], 512) == [(0, 8, 32), (8, 9, 224)]
+
+
+@given(columns=st.lists(st.integers(0, 400), min_size=1, max_size=60))
+def test_spans_cover_all_rows_and_what_they_have(columns: list[int]) -> None:
+    spans = inflight._spans(columns, 416)
+    assert [i for start, end, _ in spans for i in range(start, end)] == [*range(len(columns))]
+    assert all(max(columns[start:end]) < length <= 416 for start, end, length in spans)
 
 
 def test_waves_hold_what_fits() -> None:

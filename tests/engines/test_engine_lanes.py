@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import make_model, make_tokenizer
 
+from alignbench.engines import inflight, packed
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.lanes import LANES, Lanes
 from alignbench.engines.types import Generate, Sampling, Score
@@ -79,7 +80,12 @@ def test_an_error_is_raised_when_all_have_ended(bad: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_threads_do_not_change_what_an_engine_says(family: str) -> None:
+def test_threads_do_not_change_what_an_engine_says(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inflight, "LEAST_WORK", 0)
+    monkeypatch.setattr(packed, "LEAST_TOKENS", 4)
+    shared = []
+    run = Lanes.run
+    monkeypatch.setattr(Lanes, "run", lambda *a: shared.append(len(a[2])) or run(*a))
     words = ["cat", "dog", "ran", "sat", "mat", "where", "the"]
     prompts = [f"{words[i % 7]} the {words[i % 5]} {words[i % 3]} on" for i in range(30)]
     asked = [Generate(p, Sampling(4 + i % 9, temperature=i % 2), seed=i) for i, p in enumerate(prompts)]
@@ -92,6 +98,9 @@ def test_threads_do_not_change_what_an_engine_says(family: str) -> None:
         sums = dict(item for batch in engine.score(scored) for item in batch)
         return [texts[i].text for i in range(30)], [sums[i].logprob for i in range(30)]
 
-    (one_texts, one_sums), (texts, sums) = answers(1), answers(3)
+    one_texts, one_sums = answers(1)
+    assert {*shared} == {1}
+    texts, sums = answers(3)
+    assert {*shared} == {1, 2, 3}
     assert texts == one_texts
     assert sums == pytest.approx(one_sums, abs=1e-4)
