@@ -234,10 +234,14 @@ class HFEngine:
         eos, stops, done = heads.eos_ids(self.module, self.tokenizer), StopStrings(self._decode), set(held)
         budget = self._asked_tokens or memory.kv_tokens(self.module, self.device, self._cache_dtype)
         needs = [len(ids) + r.sampling.max_tokens for ids, r in zip(prompts, requests)]
+        from alignbench.engines import native as nat
+        lib = nat.compiled.library()
+        spec = nat.spec_of(self.forward)
+        native = nat.Native(lib, spec, self.head, self.scale, max(needs)) if lib and spec else None
         for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, MOST_ROWS["cpu"])):
             while left := [i for i in rows if i not in done]:
                 size = max(1, min(slots // self._parts, len(left)))
-                make = partial(Wave, self, prompts, requests, left, size, eos, stops)
+                make = partial(Wave, self, prompts, requests, left, size, eos, stops, native)
                 wave = self._attempt(make, size)
                 if wave is None:
                     self._parts *= 2

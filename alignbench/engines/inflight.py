@@ -20,6 +20,8 @@ from torch import Tensor
 
 from alignbench.engines.decode import Decoded
 from alignbench.engines.heads import quick_head, require_numbers
+from alignbench.engines.compiled import CRows
+from alignbench.engines.native import Native, NativeSlots
 from alignbench.engines.packed import KeysValues, TriePass
 from alignbench.engines.sampling import Picked, Rows, pick
 from alignbench.engines.stops import StopStrings
@@ -43,6 +45,9 @@ BAND = 8
 """Rows that are looked at together when slots are put in order and cut into spans of similar length."""
 ALIKE = 0.75
 """Of the longest row of a span that are attended together, the least that another band may have."""
+import os
+NLEAST = int(os.environ.get('NLEAST', 4))
+NSTEPS = int(os.environ.get('NSTEPS', 16))
 REORDER = 8
 """Slots are put in order when one row in so many has ended since."""
 ROW = 200
@@ -249,6 +254,7 @@ class Wave:
         slots: how many of them run together.
         eos: token ids that end a completion.
         stops: finds the ends of rows with stop strings.
+        native: takes several steps at once, where the model and the machine allow it.
     """
 
     def __init__(
@@ -260,8 +266,9 @@ class Wave:
         slots: int,
         eos: Collection[int],
         stops: StopStrings,
+        native: Native | None = None,
     ) -> None:
-        self.engine, self.stops = engine, stops
+        self.engine, self.stops, self.native = engine, stops, native
         self.prompts = [np.asarray(prompts[i], dtype=np.int32) for i in rows]
         self.requests = [requests[i] for i in rows]
         self.stopping = any(request.sampling.stop for request in self.requests)
@@ -288,6 +295,7 @@ class Wave:
         self.chosen: Rows | None = None
         self.ended: list[tuple[int, Decoded]] = []
         self.spare: _Spare | None = None
+        self._native_slots = None
         self.disorder = 0  # rows that have ended since the slots were put in order
 
     @property
@@ -307,7 +315,10 @@ class Wave:
             free = self.slots.size - len(self.row)
             if self.waiting and REFILL * free >= self.slots.size:
                 break
-            self._decode_one()
+            if self._steps():
+                self._decode_some()
+            else:
+                self._decode_one()
         return True
 
     def take(self) -> list[tuple[int, Decoded]]:
@@ -409,6 +420,37 @@ class Wave:
                 keys[first + i, :, :size] = k[:, self.before :].to(keys.dtype)
                 values[first + i, :, :size] = v[:, self.before :].to(values.dtype)
 
+    def _steps(self) -> int:
+        return int(self.native is not None and not self.parameters.filtered)
+
+    def _decode_some(self) -> None:
+        """Several tokens for every row that runs, compiled."""
+        if self._native_slots is None:
+            self._native_slots = NativeSlots(self.native, self.slots.layers, self.slots.common)
+            p = self.parameters
+            self._temperature = torch.where(p.greedy, torch.zeros(()), p.temperature)
+            vocabulary = p.vocabulary
+            self._pause = torch.full((vocabulary,), self.stopping, dtype=torch.uint8)
+            self._pause[self.eos] = 1
+            self._tested = set(self.eos.tolist())
+            self._kinds = {r.sampling.stop for r in self.requests if r.sampling.stop}
+        p = self.parameters
+        rows = CRows(
+            self.column.data_ptr(), self.step.data_ptr(), self.row.data_ptr(), self.limits.data_ptr(),
+            self.tokens.data_ptr(), self.logprobs[0].data_ptr(), self.logprobs[1].data_ptr(),
+            self._temperature.data_ptr(), p.uniform.data_ptr(), self._pause.data_ptr(),
+            self.tokens.shape[1], p.uniform.shape[1], p.sampled)
+        cost = self.column + ROW
+        parts = self.lanes.share((cost / cost.double().mean()).tolist(), NLEAST)
+        made = self._native_slots.decode(rows, parts, self.lanes, (1 - 1 / REFILL) if self.waiting else 0, NSTEPS)
+        self.engine.work.decoded_tokens += made
+        if self.stopping:
+            for token in set(self.tokens[self.row, self.step - 1].tolist()) - self._tested:
+                self._tested.add(token)
+                if not any(self.stops._suspect(own, token) for own in self._kinds):
+                    self._pause[token] = 0
+        self._settle()
+
     def _decode_one(self) -> None:
         """One token for every row that runs."""
         assert self.parameters is not None
@@ -495,7 +537,7 @@ class Wave:
         self.row, self.column, self.step = self.row[keep], self.column[keep], self.step[keep]
         self.chosen = None
         self.disorder += len(ended)
-        if REORDER * self.disorder >= n:
+        if REORDER * self.disorder >= n and not self._steps():
             self._sort()
 
     def _sort(self) -> None:

@@ -1,0 +1,148 @@
+"""native.c as a library: compiled once for this processor with the machine's own C compiler, and kept.
+
+Where there is no compiler, or what it makes cannot be loaded, there is no library, and everything is computed
+with torch. ``ALIGNBENCH_NATIVE=0`` says that it shall not be used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from ctypes import POINTER, c_float, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+from alignbench.workspace import default_workspace
+
+log = logging.getLogger(__name__)
+SOURCE = Path(__file__).with_name("native.c")
+COMPILERS = ("cc", "gcc", "clang")
+FOR_THIS_PROCESSOR = (("-march=native",), ("-mcpu=native",), ())
+"""Compilers differ in how they are told; without, the code is slow but right."""
+SECONDS = 120
+
+
+class CLinear(ctypes.Structure):
+    _fields_ = [("matrix", c_void_p), ("bias", c_void_p), ("inputs", c_int64), ("outputs", c_int64)]
+
+
+class CNorm(ctypes.Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class CLayer(ctypes.Structure):
+    _fields_ = [
+        *((name, CNorm) for name in ("before", "behind", "query", "key")),
+        *((name, CLinear) for name in ("qkv", "out", "up", "down")),
+        ("window", c_int64),
+        ("scale", c_float),
+    ]
+
+
+class CModel(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("layers", "width", "heads", "groups", "size", "inner", "vocabulary")),
+        ("gated", c_int64),
+        ("epsilon", c_float),
+        ("scale", c_float),
+        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine")),
+        ("layer", POINTER(CLayer)),
+        ("last", CNorm),
+        ("head", CLinear),
+    ]
+
+
+class CCache(ctypes.Structure):
+    _fields_ = [
+        *((name, POINTER(c_void_p)) for name in ("keys", "values", "common_keys", "common_values")),
+        ("capacity", c_int64),
+        ("common", c_int64),
+    ]
+
+
+class CRows(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("column", "step", "row", "limit", "tokens", "raw", "sampled")),
+        *((name, c_void_p) for name in ("temperature", "uniform", "pause")),
+        *((name, c_int64) for name in ("longest", "draws", "any_sampled")),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library, or None where there is none; asked once a process."""
+    if os.environ.get("ALIGNBENCH_NATIVE") == "0":
+        return None
+    try:
+        return _declared(ctypes.CDLL(str(_built())))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("alignbench: decoding is not compiled here: %s", error)
+        return None
+
+
+def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
+    model, kept, rows = POINTER(CModel), POINTER(CCache), POINTER(CRows)
+    lib.decode.argtypes = [model, kept, rows, c_int64, c_int64, c_int64, c_int64, c_void_p]
+    lib.scratch_floats.argtypes = [model, kept, c_int64, c_int64]
+    lib.lay_panels.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
+    lib.lay_panels.restype = None
+    for function in (lib.decode, lib.scratch_floats, lib.panel_columns, lib.vector_floats):
+        function.restype = c_int64
+    return lib
+
+
+def _built() -> Path:
+    """The library's file, made where it is not there yet.
+
+    Raises:
+        OSError: no compiler, or nowhere to keep what it makes.
+        SubprocessError: it does not compile the source.
+    """
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if not compiler:
+        raise OSError(f"no C compiler ({', '.join(COMPILERS)}) is installed")
+    folder = default_workspace() / "native"
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    place = folder / f"decode-{_digest(compiler)}{suffix}"
+    if not place.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            draft = Path(scratch) / place.name
+            _compile(compiler, draft)
+            draft.replace(place)  # whole or not at all
+    return place
+
+
+def _compile(compiler: str, target: Path) -> None:
+    for flags in FOR_THIS_PROCESSOR:
+        command = [*compiler.split(), "-O3", *flags, "-std=gnu11", "-shared", "-fPIC", "-o", str(target)]
+        done = subprocess.run(
+            [*command, str(SOURCE), "-lm"], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        if done.returncode == 0:
+            return
+    raise subprocess.SubprocessError(f"{compiler}: {done.stderr.strip()[-500:]}")
+
+
+def _digest(compiler: str) -> str:
+    """What the library depends on: a workspace may be shared by machines with different processors."""
+    seen = hashlib.sha256(SOURCE.read_bytes())
+    for each in (compiler, platform.machine(), platform.processor(), _flags()):
+        seen.update(b"\0" + each.encode())
+    return seen.hexdigest()[:16]
+
+
+def _flags() -> str:
+    """What the processor can do, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
