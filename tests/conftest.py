@@ -17,6 +17,7 @@ hypothesis.settings.load_profile("alignbench")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("ALIGNBENCH_NATIVE", str(ROOT / "build" / "native"))  # compiled once, not in every home
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """native.c as a library: compiled once for this processor with the machine's own C compiler, and kept.
 
 Where there is no compiler, or what it makes cannot be loaded, there is no library, and everything is computed
-with torch. ``ALIGNBENCH_NATIVE=0`` says that it shall not be used.
+with torch. ``ALIGNBENCH_NATIVE`` is the folder that it is kept in (else one in the workspace), or 0: there
+shall be none.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class CCache(ctypes.Structure):
 class CRows(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("column", "step", "row", "limit", "tokens", "raw", "sampled")),
-        *((name, c_void_p) for name in ("temperature", "uniform", "pause")),
+        *((name, c_void_p) for name in ("temperature", "top_k", "top_p", "uniform", "pause")),
         *((name, c_int64) for name in ("longest", "draws", "any_sampled")),
     ]
 
@@ -92,7 +93,8 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.decode.argtypes = [model, kept, rows, c_int64, c_int64, c_int64, c_int64, c_void_p]
     lib.scratch_floats.argtypes = [model, kept, c_int64, c_int64]
     lib.lay_panels.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
-    lib.lay_panels.restype = None
+    lib.turn_keys.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
+    lib.lay_panels.restype = lib.turn_keys.restype = None
     for function in (lib.decode, lib.scratch_floats, lib.panel_columns, lib.vector_floats):
         function.restype = c_int64
     return lib
@@ -108,7 +110,8 @@ def _built() -> Path:
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
     if not compiler:
         raise OSError(f"no C compiler ({', '.join(COMPILERS)}) is installed")
-    folder = default_workspace() / "native"
+    asked = os.environ.get("ALIGNBENCH_NATIVE")
+    folder = Path(asked).expanduser() if asked else default_workspace() / "native"
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
     place = folder / f"decode-{_digest(compiler)}{suffix}"
     if not place.exists():

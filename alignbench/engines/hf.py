@@ -27,10 +27,13 @@ from alignbench.engines.fused import Fused
 from alignbench.engines.inflight import Wave, plan_waves
 from alignbench.engines.inputs import Inputs, Tokens, positions_of
 from alignbench.engines.lanes import Lanes
+from alignbench.engines.native import NativeSteps, agrees, native_for
 from alignbench.engines.plan import Work, join_parts, plan_batches
 from alignbench.engines.rewarding import make_rewarder
 from alignbench.engines.scoring import head_scale, make_scorer
-from alignbench.engines.stops import StopStrings
+from alignbench.engines.slots import Slots
+from alignbench.engines.steps import Steps, TorchSteps
+from alignbench.engines.stops import Pauses, StopStrings
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import WorkError
 
@@ -149,6 +152,13 @@ class HFEngine:
             return fused if packed.supports(self.module, fused, self.device) else None
 
     @cached_property
+    def vocabulary(self) -> int:
+        """How many logits the head gives for a token."""
+        with self._evaluating():
+            ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+            return int(self.head(heads.last_hidden(self.module, ids)).shape[-1])
+
+    @cached_property
     def scale(self) -> float | None:
         """See ``scoring.head_scale``."""
         return head_scale(self)
@@ -234,14 +244,11 @@ class HFEngine:
         eos, stops, done = heads.eos_ids(self.module, self.tokenizer), StopStrings(self._decode), set(held)
         budget = self._asked_tokens or memory.kv_tokens(self.module, self.device, self._cache_dtype)
         needs = [len(ids) + r.sampling.max_tokens for ids, r in zip(prompts, requests)]
-        from alignbench.engines import native as nat
-        lib = nat.compiled.library()
-        spec = nat.spec_of(self.forward)
-        native = nat.Native(lib, spec, self.head, self.scale, max(needs)) if lib and spec else None
+        make_steps = self._make_steps(max(needs, default=0))
         for rows, slots in plan_waves(needs, budget, MOST_ROWS.get(self.device.type, MOST_ROWS["cpu"])):
             while left := [i for i in rows if i not in done]:
                 size = max(1, min(slots // self._parts, len(left)))
-                make = partial(Wave, self, prompts, requests, left, size, eos, stops, native)
+                make = partial(Wave, self, prompts, requests, left, size, eos, stops, make_steps)
                 wave = self._attempt(make, size)
                 if wave is None:
                     self._parts *= 2
@@ -257,6 +264,19 @@ class HFEngine:
                     if advanced is None:  # memory ran out
                         self._parts *= 2
                         break
+
+    def _make_steps(self, longest: int) -> Callable[[Slots, Pauses], Steps]:
+        """What decodes the rows of a wave, ``longest`` tokens at most: compiled steps, where those are known
+        to give this module's numbers."""
+        native = native_for(self, longest) if self._compiles else None
+        if native is None:
+            return lambda slots, pauses: TorchSteps(self, slots)
+        return partial(NativeSteps, native, self.lanes)
+
+    @cached_property
+    def _compiles(self) -> bool:
+        with self._evaluating():
+            return agrees(self)
 
     def _generate_padded(
         self, requests: Sequence[Generate], tokens: Tokens, held: Collection[int]

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
@@ -63,19 +64,24 @@ typedef struct {
 } Model;
 
 typedef struct {
-  float **keys, **values;                     /* of each layer [slot][group][capacity][size] */
-  const float **common_keys, **common_values; /* of each layer [group] panels: what all rows begin with */
-  int64_t capacity, common;                   /* common: its tokens */
+  float **keys;   /* of each layer [slot][group]: panels of columns, each [size][PANEL] */
+  float **values; /* of each layer [slot][group][capacity][size] */
+  const float **common_keys, **common_values; /* of each layer [group]: what all rows begin with, in panels of
+                                                 its tokens, and of a value's numbers */
+  int64_t capacity, common;                   /* columns of a slot; tokens that are common */
 } Cache;
 
 typedef struct {
-  int64_t *column, *step;      /* of each row: where its newest token goes, and how many it has produced */
-  const int64_t *row, *limit;  /* its place in the following; the most that it may produce */
-  int64_t *tokens;             /* [row][longest] */
-  float *raw, *sampled;        /* log-probabilities [row][longest] */
-  const float *temperature;    /* [row]; 0: greedy */
-  const double *uniform;       /* [row][draws] */
-  const uint8_t *pause;        /* [token]: whether a row waits for Python behind it */
+  int64_t *column, *step;     /* of each slot: where its newest token is, and how many it has produced */
+  const int64_t *row;         /* its place in all that follows */
+  const int64_t *limit;       /* [row] the most that it may produce */
+  int64_t *tokens;            /* [row][longest] */
+  float *raw, *sampled;       /* their log-probabilities, the model's and as sampled: [row][longest] */
+  const float *temperature;   /* [row] 0: greedy */
+  const int64_t *top_k;       /* [row] as many as there are tokens: off */
+  const float *top_p;         /* [row] 1: off */
+  const double *uniform;      /* [row][draws] */
+  const uint8_t *pause;       /* [token] whether a row waits for Python behind it */
   int64_t longest, draws, any_sampled;
 } Rows;
 
@@ -95,6 +101,7 @@ INLINE float largest_of(Vec x) {
   return m;
 }
 
+/* of what is not a number, b */
 INLINE Vec larger(Vec a, Vec b) {
   Ints more = a > b;
   return (Vec)(((Ints)a & more) | ((Ints)b & ~more));
@@ -102,7 +109,7 @@ INLINE Vec larger(Vec a, Vec b) {
 
 /* e^x, to about one unit in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, e^r by its series */
 INLINE Vec exp_of(Vec x) {
-  x = -larger(-larger(x, (Vec){} - 87.0f), (Vec){} - 88.0f);
+  x = -larger((Vec){} - 88.0f, -larger((Vec){} - 87.0f, x));
   Vec n = x * 1.44269504f + 12582912.0f; /* 1.5 · 2^23: what is behind the point is rounded off */
   n -= 12582912.0f;
   Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -117,7 +124,7 @@ INLINE Vec exp_of(Vec x) {
   return y * (Vec)power;
 }
 
-/* what a · b needs of the columns behind the last whole vector, others 0 */
+/* the first n numbers, n < WIDTH; others 0 */
 INLINE Vec part(const float *p, int64_t n) {
   Vec x = {};
   memcpy(&x, p, 4 * (size_t)n);
@@ -134,25 +141,29 @@ static float dot(const float *a, const float *b, int64_t n) {
 
 /* ---- layers */
 
-/* y = x · matrix + bias, or y + that: `rows` rows of one panel */
-INLINE void tile(int rows, const float *x, int64_t dx, const float *w, int64_t in, const float *bias, int add,
-                 float *y, int64_t dy) {
-  Vec sums[TILE][2];
+/* y = x · matrix + bias, or y + that: `rows` rows of one panel. `ways`: sums that are taken side by side and
+   added up last, so that few rows need not wait for each addition. */
+INLINE void tile(int rows, int ways, const float *x, int64_t dx, const float *w, int64_t in, const float *bias,
+                 int add, float *y, int64_t dy) {
+  Vec sums[TILE][2] = {};
+#pragma GCC unroll 24
+  for (int k = 0; k < rows * ways; k++) sums[k][0] = sums[k][1] = (Vec){};
+  for (int64_t i = 0; i + ways <= in; i += ways, w += ways * PANEL)
+#pragma GCC unroll 4
+    for (int k = 0; k < ways; k++) {
+      Vec a = VEC(w + k * PANEL), b = VEC(w + k * PANEL + WIDTH);
 #pragma GCC unroll 12
-  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = (Vec){};
-  for (int64_t i = 0; i < in; i++, w += PANEL) {
-    Vec a = VEC(w), b = VEC(w + WIDTH);
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
-      float each = x[r * dx + i];
-      sums[r][0] += each * a;
-      sums[r][1] += each * b;
+      for (int r = 0; r < rows; r++) {
+        float each = x[r * dx + i + k];
+        sums[k * rows + r][0] += each * a;
+        sums[k * rows + r][1] += each * b;
+      }
     }
-  }
 #pragma GCC unroll 12
   for (int r = 0; r < rows; r++)
     for (int half = 0; half < 2; half++) {
       Vec *at = (Vec *)(y + r * dy + half * WIDTH), s = sums[r][half];
+      for (int k = 1; k < ways; k++) s += sums[k * rows + r][half];
       if (bias) s += VEC(bias + half * WIDTH);
       if (add) s += *at;
       *at = s;
@@ -162,7 +173,7 @@ INLINE void tile(int rows, const float *x, int64_t dx, const float *w, int64_t i
 static void tiles(int rows, const float *x, int64_t dx, const float *w, int64_t in, const float *bias, int add,
                   float *y, int64_t dy) {
 #define CASE(n) \
-  case n: tile(n, x, dx, w, in, bias, add, y, dy); break;
+  case n: tile(n, 1, x, dx, w, in, bias, add, y, dy); break;
   switch (rows) {
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if TILE == 12
@@ -252,66 +263,83 @@ static float largest(const float *s, int64_t n, float most) {
   return most;
 }
 
-static void attend_own(const float *q, const float *keys, int64_t from, int64_t to, int64_t size, float *s) {
-  for (int64_t j = from; j < to; j++) s[j] = dot(q, keys + j * size, size);
-}
-
-static void add_values(const float *s, const float *values, int64_t from, int64_t to, int64_t size, float *y) {
-  for (int64_t d = 0; d < size; d += 4 * WIDTH) {
-    int wide = d + 4 * WIDTH <= size;
-    if (wide) {
-      Vec *at = (Vec *)(y + d), a = at[0], b = at[1], c = at[2], e = at[3];
-      for (int64_t j = from; j < to; j++) {
-        const float *v = values + j * size + d;
-        a += s[j] * VEC(v), b += s[j] * VEC(v + WIDTH), c += s[j] * VEC(v + 2 * WIDTH), e += s[j] * VEC(v + 3 * WIDTH);
-      }
-      at[0] = a, at[1] = b, at[2] = c, at[3] = e;
-    } else {
-      for (int64_t e = d; e < size; e += WIDTH) {
-        Vec a = VEC(y + e);
-        for (int64_t j = from; j < to; j++) a += s[j] * VEC(values + j * size + e);
-        *(Vec *)(y + e) = a;
-      }
-    }
+/* scores of the keys in the panels from `from` to `to` - 1, for the queries [n][size] of one group */
+static void scores_of(const float *q, int64_t n, const float *keys, int64_t from, int64_t to, int64_t size,
+                      float *s, int64_t ds) {
+  for (int64_t c = from / PANEL * PANEL; c < to; c += PANEL) {
+    const float *panel = keys + c * size;
+    int64_t r = 0;
+    for (; r + 2 <= n; r += 2) tile(2, 1, q + r * size, size, panel, size, NULL, 0, s + r * ds + c, ds);
+    if (r < n) tile(1, 2, q + r * size, size, panel, size, NULL, 0, s + r * ds + c, ds);
   }
 }
 
-/* queries (scaled) [n][dq] → out [n][dy]; slot and column of each row */
+/* y += Σ s · value, in `wide` vectors of a value at once and `ways` sums */
+INLINE void add_part(int wide, int ways, const float *s, const float *values, int64_t from, int64_t to,
+                     int64_t size, float *y) {
+  Vec sums[4] = {};
+  int64_t j = from;
+  for (; j + ways <= to; j += ways)
+#pragma GCC unroll 4
+    for (int k = 0; k < ways; k++)
+#pragma GCC unroll 4
+      for (int i = 0; i < wide; i++) sums[k * wide + i] += s[j + k] * VEC(values + (j + k) * size + i * WIDTH);
+  for (; j < to; j++)
+    for (int i = 0; i < wide; i++) sums[i] += s[j] * VEC(values + j * size + i * WIDTH);
+  for (int i = 0; i < wide; i++) {
+    for (int k = 1; k < ways; k++) sums[i] += sums[k * wide + i];
+    *(Vec *)(y + i * WIDTH) += sums[i];
+  }
+}
+
+static void add_values(const float *s, const float *values, int64_t from, int64_t to, int64_t size, float *y) {
+  int64_t d = 0;
+  for (; d + 4 * WIDTH <= size; d += 4 * WIDTH) add_part(4, 1, s, values + d, from, to, size, y + d);
+  for (; d + 2 * WIDTH <= size; d += 2 * WIDTH) add_part(2, 2, s, values + d, from, to, size, y + d);
+  for (; d < size; d += WIDTH) add_part(1, 4, s, values + d, from, to, size, y + d);
+}
+
+/* queries (scaled) [n][dq] → out [n][dy]; slot and column of each row. scores: [n][heads of a group][ds] */
 static void attention(const Model *m, const Layer *layer, const Cache *cache, int64_t l, int64_t n,
                       const int64_t *slot, const int64_t *column, const float *q, int64_t dq, float *scores,
-                      float *out, int64_t dy) {
-  int64_t size = m->size, before = pad(cache->common), ds = before + pad(cache->capacity);
-  for (int64_t h = 0; h < m->heads; h++) {
-    int64_t g = h / (m->heads / m->groups);
-    if (cache->common) {
+                      int64_t ds, float *out, int64_t dy) {
+  int64_t size = m->size, before = pad(cache->common), share = m->heads / m->groups, dr = share * ds;
+  for (int64_t g = 0; g < m->groups; g++) {
+    for (int64_t h = 0; h < share && cache->common; h++) {
       Linear keys = {cache->common_keys[l] + g * before * size, NULL, size, cache->common};
-      linear(&keys, q + h * size, dq, n, 0, scores, ds);
+      linear(&keys, q + (g * share + h) * size, dq, n, 0, scores + h * ds, dr);
     }
     for (int64_t r = 0; r < n; r++) {
-      float *s = scores + r * ds, *own = s + before;
       int64_t hidden = layer->window ? cache->common + column[r] + 1 - layer->window : 0;
       int64_t far = hidden < 0 ? 0 : hidden < cache->common ? hidden : cache->common; /* of what is common */
       int64_t near = hidden > cache->common ? hidden - cache->common : 0, end = column[r] + 1;
-      const float *keys = cache->keys[l] + (slot[r] * m->groups + g) * cache->capacity * size;
-      attend_own(q + r * dq + h * size, keys, near, end, size, own);
-      float most = largest(own + near, end - near, -LIMIT);
-      most = largest(s + far, cache->common - far, most);
-      float sum = exponentials(own + near, end - near, most);
-      sum += exponentials(s + far, cache->common - far, most);
-      for (int64_t j = near; j < end; j++) own[j] /= sum;
-      for (int64_t j = far; j < cache->common; j++) s[j] /= sum;
-      memset(s, 0, 4 * (size_t)far);
-      if (!cache->common) memset(out + r * dy + h * size, 0, 4 * (size_t)size);
+      int64_t at = (slot[r] * m->groups + g) * cache->capacity * size;
+      scores_of(q + r * dq + g * share * size, share, cache->keys[l] + at, near, end, size,
+                scores + r * dr + before, ds);
+      for (int64_t h = 0; h < share; h++) {
+        float *s = scores + r * dr + h * ds, *own = s + before;
+        float most = largest(own + near, end - near, -LIMIT);
+        most = largest(s + far, cache->common - far, most);
+        float sum = exponentials(own + near, end - near, most);
+        sum += exponentials(s + far, cache->common - far, most);
+        for (int64_t j = near; j < end; j++) own[j] /= sum;
+        for (int64_t j = far; j < cache->common; j++) s[j] /= sum;
+        memset(s, 0, 4 * (size_t)far);
+      }
     }
-    if (cache->common) {
-      Linear values = {cache->common_values[l] + g * pad(size) * cache->common, NULL, cache->common, size};
-      linear(&values, scores, ds, n, 0, out + h * size, dy); /* its padding falls on what comes next */
-    }
-    for (int64_t r = 0; r < n; r++) {
-      int64_t near = layer->window ? column[r] + 1 - layer->window : 0;
-      const float *values = cache->values[l] + (slot[r] * m->groups + g) * cache->capacity * size;
-      add_values(scores + r * ds + before, values, near < 0 ? 0 : near, column[r] + 1, size,
-                 out + r * dy + h * size);
+    for (int64_t h = 0; h < share; h++) {
+      float *y = out + (g * share + h) * size;
+      if (cache->common) {
+        Linear values = {cache->common_values[l] + g * pad(size) * cache->common, NULL, cache->common, size};
+        linear(&values, scores + h * ds, dr, n, 0, y, dy); /* its padding falls on what comes next */
+      }
+      for (int64_t r = 0; r < n; r++) {
+        int64_t hidden = layer->window ? cache->common + column[r] + 1 - layer->window : 0;
+        int64_t near = hidden > cache->common ? hidden - cache->common : 0;
+        int64_t at = (slot[r] * m->groups + g) * cache->capacity * size;
+        if (!cache->common) memset(y + r * dy, 0, 4 * (size_t)size);
+        add_values(scores + r * dr + h * ds + before, cache->values[l] + at, near, column[r] + 1, size, y + r * dy);
+      }
     }
   }
 }
@@ -329,7 +357,8 @@ static void keep(const Model *m, const Layer *layer, const Cache *cache, int64_t
   for (int64_t i = 0; i < m->heads * size; i++) qkv[i] *= layer->scale;
   for (int64_t g = 0; g < m->groups; g++) {
     int64_t at = ((slot * m->groups + g) * cache->capacity + column) * size;
-    memcpy(cache->keys[l] + at, qkv + (m->heads + g) * size, 4 * (size_t)size);
+    float *key = cache->keys[l] + at - (column % PANEL) * size + column % PANEL;
+    for (int64_t i = 0; i < size; i++) key[i * PANEL] = qkv[(m->heads + g) * size + i];
     memcpy(cache->values[l] + at, qkv + (m->heads + m->groups + g) * size, 4 * (size_t)size);
   }
 }
@@ -337,27 +366,34 @@ static void keep(const Model *m, const Layer *layer, const Cache *cache, int64_t
 /* ---- one step */
 
 typedef struct {
+  float logit;
+  int32_t token;
+} Candidate;
+
+typedef struct {
   int64_t dx, dh, dq, du, ds, dl;          /* floats from row to row of: */
-  float *x, *h, *qkv, *up, *scores, *logits; /* residual stream, normed, ... */
-  double *sums;
+  float *x, *h, *qkv, *up, *scores, *logits;
+  Candidate *room;
+  double *blocks;
 } Scratch;
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* Lays out what n rows need in `at`, or, where that is NULL, says how many floats it takes. */
+/* Lays out in `at` what n rows need, or, where that is NULL, says how many floats it takes. `whole`: logits of
+   the whole vocabulary are kept, as sampling looks at them twice. */
 static int64_t lay_out(const Model *m, const Cache *cache, int64_t n, int whole, float *at, Scratch *s) {
-  int64_t heads = m->heads * m->size, kept = m->groups * m->size;
-  s->dx = pad(m->width), s->dh = pad(most(m->width, heads)) + PANEL, s->dq = pad(heads + 2 * kept);
-  s->du = pad(m->inner * (m->gated ? 2 : 1)), s->ds = pad(cache->common) + pad(cache->capacity);
-  s->dl = whole ? pad(m->vocabulary) : BLOCK;
+  int64_t heads = m->heads * m->size, total = 0;
+  s->dx = pad(m->width), s->dh = pad(heads > m->width ? heads : m->width) + PANEL;
+  s->dq = pad(heads + 2 * m->groups * m->size), s->du = pad(m->inner * (m->gated ? 2 : 1));
+  s->ds = pad(cache->common) + pad(cache->capacity), s->dl = whole ? pad(m->vocabulary) : BLOCK;
   float **parts[] = {&s->x, &s->h, &s->qkv, &s->up, &s->scores, &s->logits};
-  int64_t sizes[] = {s->dx, s->dh, s->dq, s->du, s->ds, s->dl}, total = 0;
+  int64_t sizes[] = {s->dx, s->dh, s->dq, s->du, m->heads / m->groups * s->ds, s->dl};
   for (int i = 0; i < 6; i++) {
     *parts[i] = at ? at + total : NULL;
     total += n * sizes[i];
   }
-  s->sums = at ? (double *)(at + total) : NULL;
-  return total + 2 * (pad(m->vocabulary) / BLOCK + 1);
+  s->room = at ? (Candidate *)(at + total) : NULL; /* of two floats each, as are the doubles behind */
+  total += whole ? 2 * pad(m->vocabulary) : 0;
+  s->blocks = at ? (double *)(at + total) : NULL;
+  return total + (whole ? 2 * (m->vocabulary / BLOCK + 1) : 0);
 }
 
 int64_t scratch_floats(const Model *m, const Cache *cache, int64_t n, int64_t whole) {
@@ -382,7 +418,7 @@ static void forward(const Model *m, const Cache *cache, int64_t n, const int64_t
     for (int64_t r = 0; r < n; r++) normed(&layer->before, s->x + r * s->dx, m->width, m->epsilon, s->h + r * s->dh);
     linear(&layer->qkv, s->h, s->dh, n, 0, s->qkv, s->dq);
     for (int64_t r = 0; r < n; r++) keep(m, layer, cache, l, slot[r], column[r], s->qkv + r * s->dq);
-    attention(m, layer, cache, l, n, slot, column, s->qkv, s->dq, s->scores, s->h, s->dh);
+    attention(m, layer, cache, l, n, slot, column, s->qkv, s->dq, s->scores, s->ds, s->h, s->dh);
     linear(&layer->out, s->h, s->dh, n, 1, s->x, s->dx);
     for (int64_t r = 0; r < n; r++) normed(&layer->behind, s->x + r * s->dx, m->width, m->epsilon, s->h + r * s->dh);
     linear(&layer->up, s->h, s->dh, n, 0, s->up, s->du);
@@ -420,47 +456,107 @@ static void see(Seen *seen, const float *logits, int64_t n, int64_t first, int s
   seen->sum += part_sum;
 }
 
-/* Σ e^((logit - most) · factor) of each block; all of it */
-static double block_sums(const float *logits, int64_t n, float top, float factor, double *sums) {
+/* Σ e^((logit - top) · factor), and that of each block */
+static double masses(const float *logits, int64_t n, float top, float factor, double *blocks) {
   double total = 0;
   for (int64_t first = 0, b = 0; first < n; first += BLOCK, b++) {
-    int64_t size = n - first < BLOCK ? n - first : BLOCK, i = 0;
+    int64_t end = n - first < BLOCK ? n : first + BLOCK, i = first;
     Vec s = {};
-    for (; i + WIDTH <= size; i += WIDTH) s += exp_of((VEC(logits + first + i) - top) * factor);
+    for (; i + WIDTH <= end; i += WIDTH) s += exp_of((VEC(logits + i) - top) * factor);
     double sum = sum_of(s);
-    if (i < size) {
-      Vec last = exp_of((part(logits + first + i, size - i) - top) * factor);
-      for (int64_t j = 0; i + j < size; j++) sum += last[j];
+    if (i < end) {
+      Vec last = exp_of((part(logits + i, end - i) - top) * factor);
+      for (int64_t j = 0; i + j < end; j++) sum += last[j];
     }
     total += sum;
-    if (sums) sums[b] = sum;
+    if (blocks) blocks[b] = sum;
   }
   return total;
 }
 
-/* inverse CDF in the order of the vocabulary: the first token behind which more than u of the mass lies */
-static int64_t drawn(const float *logits, int64_t n, float top, float factor, double u, double *sums, float *logprob) {
-  double total = block_sums(logits, n, top, factor, sums), target = u * total;
-  if (target >= total) target = nextafter(total, 0);
-  int64_t blocks = (n + BLOCK - 1) / BLOCK, b = 0, found = -1;
-  while (b < blocks - 1 && target >= sums[b]) target -= sums[b++];
+/* u of the total mass, but less than all of it: rounding must not lift it onto the end */
+static double target_of(double u, double total) { return u * total < total ? u * total : nextafter(total, 0); }
+
+/* Inverse CDF in the order of the vocabulary: the first token up to which more than u of the mass lies. */
+static int64_t drawn(const float *logits, int64_t n, float top, float factor, double u, double *blocks,
+                     float *logprob) {
+  double total = masses(logits, n, top, factor, blocks), target = target_of(u, total);
+  int64_t b = 0, found = -1;
+  while ((b + 1) * BLOCK < n && target >= blocks[b]) target -= blocks[b++];
   for (int64_t i = b * BLOCK; i < n && (found < 0 || target >= 0); i++) {
-    double p = exp((double)((logits[i] - top) * factor));
-    if (p > 0) found = i;
-    target -= p;
-    if (target < 0 && found >= 0) break;
+    double mass = exp((double)((logits[i] - top) * factor));
+    if (mass > 0) found = i, target -= mass;
   }
+  if (found < 0) found = n - 1; /* logits that are not numbers, which Python finds */
   *logprob = (logits[found] - top) * factor - (float)log(total);
   return found;
 }
 
-static void pick(const Model *m, const Rows *rows, int64_t n, const int64_t *at, int64_t *token, const Scratch *s,
-                 Seen *seen) {
-  int whole = (int)rows->any_sampled;
+static int by_logit(const void *a, const void *b) {
+  const Candidate *x = a, *y = b;
+  return x->logit != y->logit ? (x->logit < y->logit ? 1 : -1) : x->token - y->token;
+}
+
+static int by_token(const void *a, const void *b) {
+  return ((const Candidate *)a)->token - ((const Candidate *)b)->token;
+}
+
+/* The same among the k likeliest, and of these among the fewest whose mass reaches p (nucleus; Holtzman et al.
+   2020, eq. 2). `room`: n candidates. */
+static int64_t drawn_from_few(const float *logits, int64_t n, float top, float factor, int64_t k, float p,
+                              double u, Candidate *room, float *logprob) {
+  int64_t found = 0, kept = 0;
+  double all = k < n ? 0 : masses(logits, n, top, factor, NULL), mass = 0;
+  /* those that are near enough to the largest: only they need to be put in order */
+  for (float near = 2 / factor;; near *= 2) {
+    float least = near < LIMIT ? top - near : -INFINITY;
+    found = 0, mass = 0;
+    for (int64_t i = 0; i < n; i++)
+      if (logits[i] >= least) {
+        mass += exp((double)((logits[i] - top) * factor));
+        room[found++] = (Candidate){logits[i], (int32_t)i};
+      }
+    if (least == -INFINITY || (k < n ? found >= k : mass >= p * all * (1 + 1e-6))) break;
+  }
+  qsort(room, (size_t)found, sizeof *room, by_logit);
+  if (k < n) {
+    found = found < k ? found : k, all = 0;
+    for (int64_t i = 0; i < found; i++) all += exp((double)((room[i].logit - top) * factor));
+  }
+  double total = 0;
+  while (kept < found && (kept == 0 || p >= 1 || total < p * all))
+    total += exp((double)((room[kept++].logit - top) * factor));
+  if (!kept) return *logprob = NAN, 0; /* logits that are not numbers */
+  qsort(room, (size_t)kept, sizeof *room, by_token);
+  double target = target_of(u, total);
+  int64_t i = 0;
+  for (; i < kept - 1; i++) {
+    target -= exp((double)((room[i].logit - top) * factor));
+    if (target < 0) break;
+  }
+  *logprob = (room[i].logit - top) * factor - (float)log(total);
+  return room[i].token;
+}
+
+static int64_t sampled(const Model *m, const Rows *rows, int64_t row, int64_t step, const float *logits, float top,
+                       const Scratch *s, float *raw, float *logprob) {
+  float factor = 1 / rows->temperature[row];
+  double u = rows->uniform[row * rows->draws + step];
+  int64_t n = m->vocabulary, k = rows->top_k[row];
+  int few = k < n || rows->top_p[row] < 1;
+  int64_t token = few ? drawn_from_few(logits, n, top, factor, k, rows->top_p[row], u, s->room, logprob)
+                      : drawn(logits, n, top, factor, u, s->blocks, logprob);
+  *raw = few || factor != 1 ? logits[token] - top - (float)log(masses(logits, n, top, 1, NULL)) : *logprob;
+  return token;
+}
+
+/* states in s->h → the next token of the n slots at `at`, written down with its log-probabilities */
+static void pick(const Model *m, const Rows *rows, int64_t n, const int64_t *at, int64_t *token, const Scratch *s) {
+  Seen seen[n];
   for (int64_t r = 0; r < n; r++) seen[r] = (Seen){-LIMIT, 0, 0};
   for (int64_t first = 0; first < m->vocabulary; first += BLOCK) {
     int64_t size = m->vocabulary - first < BLOCK ? m->vocabulary - first : BLOCK;
-    float *logits = s->logits + (whole ? first : 0);
+    float *logits = s->logits + (rows->any_sampled ? first : 0);
     product(&m->head, first / PANEL, (first + pad(size)) / PANEL, s->h, s->dh, n, 0, logits, s->dl);
     for (int64_t r = 0; r < n; r++) {
       float *own = logits + r * s->dl;
@@ -470,50 +566,53 @@ static void pick(const Model *m, const Rows *rows, int64_t n, const int64_t *at,
     }
   }
   for (int64_t r = 0; r < n; r++) {
-    int64_t row = rows->row[at[r]], to = row * rows->longest + rows->step[at[r]];
-    float temperature = rows->temperature[row];
-    if (temperature == 0) {
-      token[r] = seen[r].best;
-      rows->raw[to] = (float)-log(seen[r].sum);
-      rows->sampled[to] = 0;
+    int64_t row = rows->row[at[r]], step = rows->step[at[r]], to = row * rows->longest + step;
+    if (rows->temperature[row] == 0) {
+      token[r] = seen[r].best, rows->raw[to] = (float)-log(seen[r].sum), rows->sampled[to] = 0;
     } else {
-      const float *logits = s->logits + r * s->dl;
-      double u = rows->uniform[row * rows->draws + rows->step[at[r]]];
-      token[r] = drawn(logits, m->vocabulary, seen[r].most, 1 / temperature, u, s->sums, &rows->sampled[to]);
-      rows->raw[to] = rows->sampled[to];
-      if (temperature != 1)
-        rows->raw[to] = logits[token[r]] - seen[r].most -
-                        (float)log(block_sums(logits, m->vocabulary, seen[r].most, 1, NULL));
+      token[r] = sampled(m, rows, row, step, s->logits + r * s->dl, seen[r].most, s, rows->raw + to,
+                         rows->sampled + to);
     }
     rows->tokens[to] = token[r];
   }
 }
 
-/* Takes rows `first` to `end` through at most `steps` steps, until fewer than `least` of them can go on. A row
+/* Takes slots `first` to `end` through at most `steps` steps, until fewer than `least` of them can go on. A slot
    waits when it has all its tokens, or behind a token that it pauses at. Returns how many tokens came of it. */
 int64_t decode(const Model *m, const Cache *cache, const Rows *rows, int64_t first, int64_t end, int64_t steps,
                int64_t least, float *room) {
-  enum { MOST = 512 };
-  int64_t at[MOST], token[MOST], slot[MOST], column[MOST], n = 0, made = 0;
-  Seen seen[MOST];
+  int64_t n = end - first, at[n], token[n], column[n], made = 0;
   Scratch s;
-  for (int64_t r = first; r < end && n < MOST; r++) at[n++] = r;
   lay_out(m, cache, n, (int)rows->any_sampled, room, &s);
-  for (int64_t step = 0; step < steps && n >= least && n; step++) {
+  for (int64_t r = 0; r < n; r++) at[r] = first + r;
+  for (int64_t step = 0; step < steps && n > 0 && n >= least; step++) {
     for (int64_t r = 0; r < n; r++) {
       token[r] = rows->tokens[rows->row[at[r]] * rows->longest + rows->step[at[r]] - 1];
-      slot[r] = at[r], column[r] = ++rows->column[at[r]];
+      column[r] = ++rows->column[at[r]];
     }
-    forward(m, cache, n, token, slot, column, &s);
-    pick(m, rows, n, at, token, &s, seen);
+    forward(m, cache, n, token, at, column, &s);
+    pick(m, rows, n, at, token, &s);
     int64_t left = 0;
     for (int64_t r = 0; r < n; r++) {
-      int64_t own = at[r];
-      if (++rows->step[own] < rows->limit[rows->row[own]] && !rows->pause[token[r]]) at[left++] = own;
+      int64_t slot = at[r];
+      if (++rows->step[slot] < rows->limit[rows->row[slot]] && !rows->pause[token[r]]) at[left++] = slot;
     }
     made += n, n = left;
   }
   return made;
+}
+
+/* ---- layouts */
+
+/* Keys [capacity][size] of `n` blocks, one behind the other, into panels of columns, where they lie. */
+void turn_keys(float *keys, int64_t n, int64_t capacity, int64_t columns, int64_t size, float *room) {
+  for (int64_t b = 0; b < n; b++, keys += capacity * size)
+    for (int64_t c = 0; c < columns; c += PANEL) {
+      float *panel = keys + c * size;
+      memcpy(room, panel, 4 * (size_t)(PANEL * size));
+      for (int64_t j = 0; j < PANEL; j++)
+        for (int64_t i = 0; i < size; i++) panel[i * PANEL + j] = room[j * size + i];
+    }
 }
 
 /* Lays out weights [out][in] (given their strides) in panels. */

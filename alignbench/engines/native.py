@@ -9,124 +9,82 @@ lasts.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_void_p
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from alignbench.engines import compiled, memory
-from alignbench.engines.compiled import CCache, CLayer, CLinear, CModel, CNorm, CRows
-from alignbench.engines.fused import Fused
+from alignbench.engines import memory
+from alignbench.engines.compiled import CCache, CLayer, CLinear, CModel, CNorm, CRows, library
 from alignbench.engines.lanes import Lanes
-from alignbench.engines.packed import KeysValues
+from alignbench.engines.layers import LayerSpec, Matrix, Spec, hooked, spec_of
 from alignbench.engines.sampling import Rows
+from alignbench.engines.slots import Slots, rounded
+from alignbench.engines.steps import REFILL, ROW, Running
+from alignbench.engines.stops import Pauses, StopStrings
+from alignbench.engines.types import Generate, Sampling
 
-STEPS = 16
+if TYPE_CHECKING:
+    from alignbench.engines.hf import HFEngine
+
+STEPS = 8
 """Steps of a call, at most: rows that end wait for it."""
+LEAST_ROWS = 4
+"""Rows of a lane at least: with fewer, a second thread reads the weights for nothing."""
+PROBE = 6
+"""Tokens of a row on which it is tried."""
+TOLERANCE = 1e-3
+"""Nats between two ways to compute the same in float32, at most."""
 SHARE = 1 / 8
 """Of the machine's memory, what the copy of the matrices may take."""
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Weights [outputs, inputs] (a view, of any strides) and a bias [outputs] or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, *modules: Any) -> Matrix:
-        """Of linear modules, one behind the other."""
-        weight = torch.cat([m.weight for m in modules]) if len(modules) > 1 else modules[0].weight
-        biases = [m.bias for m in modules]
-        if all(bias is None for bias in biases):
-            return cls(weight.detach(), None)
-        filled = [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias for m in modules]
-        return cls(weight.detach(), torch.cat(filled).detach())
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    before: Any
-    behind: Any
-    query: Any
-    key: Any
-    qkv: Matrix
-    out: Matrix
-    up: Matrix
-    down: Matrix
-    window: int | None
-    scale: float
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A decoder as native.c computes it. ``angles``: positions → cosine and sine [N, size]."""
-
-    width: int
-    heads: int
-    groups: int
-    size: int
-    inner: int
-    gated: bool
-    epsilon: float
-    embedding: Tensor
-    positions: Tensor | None
-    angles: Callable[[Tensor], tuple[Tensor, Tensor]] | None
-    layers: Sequence[LayerSpec]
-    last: Any
-
-
-def spec_of(forward: Any) -> Spec | None:
-    """What there is to compute, or None where it is not known here.
-
-    Args:
-        forward: what runs the model's packed tokens.
-    """
-    return _llama(forward) if isinstance(forward, Fused) else None
-
-
-def _llama(fused: Fused) -> Spec | None:
-    base, config = fused.base, fused.base.config
-    if config.hidden_act not in ("silu", "swish"):
+def native_for(engine: HFEngine, length: int) -> Native | None:
+    """The engine's model for rows of at most ``length`` tokens. None: not in float32 on a CPU, no compiler,
+    layers that are not known here, a module with hooks, or weights that are too large to be copied."""
+    lib, head = library(), engine.head
+    if lib is None or engine.device.type != "cpu" or engine.scale is None or type(head) is not nn.Linear:
         return None
-    layers = []
-    for layer in fused.layers:
-        own, mlp = layer.attention, layer.mlp
-        query, key = layer.norms
-        layers.append(
-            LayerSpec(
-                layer.before, layer.behind, query, key,
-                Matrix.of(own.q_proj, own.k_proj, own.v_proj), Matrix.of(own.o_proj),
-                Matrix.of(mlp.gate_proj, mlp.up_proj), Matrix.of(mlp.down_proj),
-                layer.window, layer.scale,
-            )
-        )  # fmt: skip
-    size = fused.layers[0].size
+    weights = list(engine.module.parameters())
+    if any(weight.dtype != torch.float32 for weight in weights):
+        return None
+    total, _ = memory.memory_of(engine.device)
+    spec = spec_of(engine.module) if sum(weight.nbytes for weight in weights) <= SHARE * total else None
+    if spec is None or spec.size % int(lib.vector_floats()) or hooked(head):
+        return None
+    return Native(lib, spec, head, engine.scale, length)
 
-    def angles(positions: Tensor) -> tuple[Tensor, Tensor]:
-        like = base.embed_tokens.weight[:1, None]
-        cosine, sine = base.rotary_emb(like, positions[None])
-        return cosine[0], sine[0]
 
-    return Spec(
-        width=config.hidden_size,
-        heads=fused.layers[0].attention.q_proj.out_features // size,
-        groups=fused.layers[0].attention.k_proj.out_features // size,
-        size=size,
-        inner=fused.layers[0].mlp.up_proj.out_features,
-        gated=True,
-        epsilon=float(config.rms_norm_eps),
-        embedding=base.embed_tokens.weight.detach(),
-        positions=None,
-        angles=angles,
-        layers=layers,
-        last=base.norm,
-    )
+def agrees(engine: HFEngine) -> bool:
+    """Whether compiled steps give the module's own log-probabilities: tried on two rows, each of which goes
+    on from one token. Call it in eval mode, without gradients."""
+    try:
+        native = native_for(engine, PROBE)
+        return native is not None and _agrees(engine, native)
+    except Exception as error:  # whatever a module that is not quite as its name says raises
+        if memory.is_out_of_memory(error):
+            raise
+        return False
+
+
+def _agrees(engine: HFEngine, native: Native) -> bool:
+    requests = [Generate("", Sampling(PROBE)), Generate("", Sampling(PROBE, temperature=1.0), seed=1)]
+    running = Running.none(Rows.of(requests, engine.vocabulary, engine.device), requests, engine.device)
+    running.add([0, 1], [-1, -1])
+    running.write(0, torch.tensor([1, 3]) % engine.vocabulary, torch.zeros(2), torch.zeros(2))
+    running.waiting = False
+    slots = Slots(2, rounded(PROBE))
+    shape = 2, native.model.groups, slots.capacity, native.model.size
+    slots.layers = {i: (torch.zeros(shape), torch.zeros(shape)) for i in range(native.model.layers)}
+    pauses = Pauses(engine.vocabulary, (), StopStrings(lambda rows: []), ())
+    NativeSteps(native, Lanes(engine.device), slots, pauses).advance(running)
+    want = engine.module(input_ids=running.tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    chosen = want.gather(-1, running.tokens[:, 1:, None])[..., 0]
+    greedy = bool((chosen[0] >= want[0].amax(-1) - TOLERANCE).all())
+    return greedy and torch.allclose(running.logprobs[0, :, 1:], chosen, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 class Native:
@@ -164,6 +122,13 @@ class Native:
         )
         return laid_out
 
+    def turn_keys(self, keys: Tensor, columns: int) -> None:
+        """Bring the first ``columns`` of keys [S, Hkv, C, D], a view of whole slots, into panels of columns,
+        where they lie."""
+        slots, groups, capacity, size = keys.shape
+        room = torch.empty(self._panel * size)
+        self.lib.turn_keys(keys.data_ptr(), slots * groups, capacity, columns, size, room.data_ptr())
+
     # ---- inside
 
     def _pointer(self, x: Tensor | None) -> int | None:
@@ -192,45 +157,72 @@ class Native:
         return CLayer(**norms, **linears, window=spec.window or 0, scale=spec.scale)
 
 
-class NativeSlots:
-    """Takes the rows of a wave through steps of decoding.
+class NativeSteps:
+    """Takes the rows of a wave through several steps a call; see ``steps.Steps``.
 
     Args:
         native: the model.
-        layers: of each layer keys and values of the slots [S, Hkv, C, D].
-        common: of each layer keys and values [Hkv, P, D] of what all rows begin with, or None.
+        lanes: the threads that share the rows.
+        slots: of the rows. Their keys lie in panels of columns from when rows have entered.
+        pauses: behind which tokens a row is to be looked at.
     """
 
-    def __init__(
-        self, native: Native, layers: Mapping[int, tuple[Tensor, Tensor]], common: KeysValues | None
-    ) -> None:
-        self.native = native
-        ordered = [layers[i] for i in sorted(layers)]
-        self._held: list[Any] = [ordered]
-        shared: list[list[Tensor]] = [[], []]
-        for k, v in common or ():
-            shared[0].append(torch.cat([native.panels(head) for head in k]))
-            shared[1].append(torch.cat([native.panels(head.t()) for head in v]))
-        self.cache = CCache(
-            self._pointers([k for k, _ in ordered]), self._pointers([v for _, v in ordered]),
-            self._pointers(shared[0]), self._pointers(shared[1]),
-            ordered[0][0].shape[2], common[0][0].shape[1] if common else 0,
-        )  # fmt: skip
+    ordered = False
 
-    def _pointers(self, tensors: Sequence[Tensor]) -> Any:
-        self._held.append(tensors)
-        array = (c_void_p * max(1, len(tensors)))(*(x.data_ptr() for x in tensors))
-        self._held.append(array)
-        return ctypes.cast(array, POINTER(c_void_p))
+    def __init__(self, native: Native, lanes: Lanes, slots: Slots, pauses: Pauses) -> None:
+        self.native, self.lanes, self.slots, self.pauses = native, lanes, slots, pauses
+        self._cache: CCache | None = None
+        self._held: list[Any] = []
 
-    def decode(self, rows: CRows, parts: Sequence[slice], lanes: Lanes, least: float, steps: int) -> int:
-        return sum(lanes.run(partial(self._decode, rows, least, steps), parts))
+    def entered(self, first: int, n: int, columns: int) -> None:
+        for keys, _ in self.slots.layers.values():
+            self.native.turn_keys(keys[first : first + n], columns)
 
-    def _decode(self, rows: CRows, least: float, steps: int, part: slice) -> int:
-        n = part.stop - part.start
-        lib, model, cache = self.native.lib, byref(self.native.model), byref(self.cache)
+    def advance(self, running: Running) -> int:
+        if self._cache is None:  # now that there are rows
+            self._cache = self._filled()
+            chosen = running.parameters
+            self._temperature = chosen.temperature.masked_fill(chosen.greedy, 0.0)
+        # with fewer than `going` of a lane's rows it comes back, so that waiting rows can enter
+        going = 1 - 1 / REFILL if running.waiting else 0.0
+        cost = running.column + ROW
+        parts = self.lanes.share((cost / cost.double().mean()).tolist(), LEAST_ROWS)
+        made = sum(self.lanes.run(partial(self._decode, self._rows(running), self._cache, going), parts))
+        self.pauses.learn(running.newest.tolist())
+        return made
+
+    # ---- inside
+
+    def _decode(self, rows: CRows, kept: CCache, going: float, part: slice) -> int:
+        lib, n = self.native.lib, part.stop - part.start
+        model, cache, least = byref(self.native.model), byref(kept), round(going * n)
         room = torch.empty(lib.scratch_floats(model, cache, n, rows.any_sampled))
         made: int = lib.decode(
-            model, cache, byref(rows), part.start, part.stop, steps, max(1, round(least * n)), room.data_ptr()
+            model, cache, byref(rows), part.start, part.stop, STEPS, least, room.data_ptr()
         )
         return made
+
+    def _rows(self, running: Running) -> CRows:
+        chosen = running.parameters
+        tensors = (
+            running.column, running.step, running.row, running.limits, running.tokens, *running.logprobs,
+            self._temperature, chosen.top_k, chosen.top_p, chosen.uniform, self.pauses.mask,
+        )  # fmt: skip
+        return CRows(
+            *(x.data_ptr() for x in tensors),
+            running.tokens.shape[1], chosen.uniform.shape[1], chosen.sampled,
+        )  # fmt: skip
+
+    def _filled(self) -> CCache:
+        layers = [self.slots.layers[i] for i in sorted(self.slots.layers)]
+        common = self.slots.common or []
+        keys = [torch.cat([self.native.panels(head) for head in k]) for k, _ in common]
+        values = [torch.cat([self.native.panels(head.t()) for head in v]) for _, v in common]
+        kept = ([k for k, _ in layers], [v for _, v in layers], keys, values)
+        shared = common[0][0].shape[1] if common else 0
+        return CCache(*map(self._pointers, kept), self.slots.capacity, shared)
+
+    def _pointers(self, tensors: Sequence[Tensor]) -> Any:
+        array = (c_void_p * max(1, len(tensors)))(*(x.data_ptr() for x in tensors))
+        self._held += [tensors, array]
+        return ctypes.cast(array, POINTER(c_void_p))

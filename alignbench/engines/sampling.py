@@ -41,7 +41,6 @@ class Rows:
     sampled: bool
     filtered: bool
     width: int
-    vocabulary: int
 
     @classmethod
     def of(cls, requests: Sequence[Generate], vocabulary: int, device: torch.device) -> Rows:
@@ -65,7 +64,6 @@ class Rows:
             sampled=sampled,
             filtered=any(s.temperature > 0 and (s.top_k > 0 or s.top_p < 1) for s in each),
             width=max(ks),
-            vocabulary=vocabulary,
         )
 
     def select(self, index: Tensor | slice) -> Rows:
@@ -79,7 +77,6 @@ class Rows:
             self.sampled,
             self.filtered,
             self.width,
-            self.vocabulary,
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import torch
 
 
 class StopStrings:
@@ -29,7 +31,7 @@ class StopStrings:
             tails: the last ``n`` ids of a row, the newest included: ``tails(row, n)``.
         """
         rows = [
-            row for row, (own, token) in enumerate(zip(stops, tokens)) if own and self._suspect(own, token)
+            row for row, (own, token) in enumerate(zip(stops, tokens)) if own and self.suspect(own, token)
         ]
         if not rows:
             return []
@@ -37,7 +39,8 @@ class StopStrings:
         texts = self._decode([tails(row, 4 * max(map(len, stops[row])) + 4) for row in rows])
         return [row for row, text in zip(rows, texts) if any(stop in text for stop in stops[row])]
 
-    def _suspect(self, stops: tuple[str, ...], token: int) -> bool:
+    def suspect(self, stops: tuple[str, ...], token: int) -> bool:
+        """Whether ``token`` may complete one of ``stops``."""
         known = self._suspects.setdefault(stops, {})
         if token not in known:
             if token not in self._pieces:
@@ -49,3 +52,32 @@ class StopStrings:
 
 
 Tails = Callable[[int, int], list[int]]
+
+
+class Pauses:
+    """Which tokens may end a row, so that it has to be looked at before it goes on.
+
+    A token that may complete a stop string is known by its text, which is asked when the token first comes
+    up: until then any token may.
+
+    Args:
+        vocabulary: how many tokens there are.
+        eos: those that end every row.
+        stops: knows tokens' texts.
+        kinds: the stop strings of the rows.
+    """
+
+    def __init__(
+        self, vocabulary: int, eos: Collection[int], stops: StopStrings, kinds: Iterable[tuple[str, ...]]
+    ) -> None:
+        self._stops, self._kinds = stops, [kind for kind in kinds if kind]
+        self.mask = torch.full((vocabulary,), int(bool(self._kinds)), dtype=torch.uint8)
+        """1 where a token may end a row: uint8 [V]."""
+        self._known = {token for token in eos if token < vocabulary}
+        self.mask[sorted(self._known)] = 1
+
+    def learn(self, tokens: Iterable[int]) -> None:
+        """Tokens that have come up: behind those that can complete no stop string, rows go on."""
+        for token in set(tokens) - self._known if self._kinds else ():
+            self._known.add(token)
+            self.mask[token] = any(self._stops.suspect(kind, token) for kind in self._kinds)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, make_model, make_tokenizer
 
-from alignbench.engines import inflight
+from alignbench.engines import inflight, native, slots, steps
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.types import Completion, Generate, Sampling
 from alignbench.errors import UsageError, WorkError
@@ -44,6 +44,15 @@ def mixed_requests() -> list[Generate]:
         Sampling(3, 1.0, 5, 0.8),
     ]
     return [Generate(PROMPTS[i % 5], samplings[i % 5], seed=i) for i in range(15)]
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def _steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is said here holds of both ways to decode."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("no C compiler here")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -265,39 +274,47 @@ def test_when_memory_runs_out_rows_that_ended_are_kept(
 ) -> None:
     requests = [Generate(PROMPTS[i % 5], Sampling(4 + 3 * i), seed=i) for i in range(12)]
     want = generate(HFEngine(llama, tokenizer), requests)
-    real, steps = inflight.Wave._decode_one, []
+    seen: list[int] = []
 
-    def tight(self: inflight.Wave) -> None:
-        steps.append(len(self.row))
-        if len(self.row) > 3 and len(steps) > 7:
-            raise torch.OutOfMemoryError("out of memory")
-        real(self)
+    def tight(real: Any) -> Any:
+        def advance(self: Any, running: steps.Running) -> int:
+            seen.append(len(running))
+            if len(running) > 3 and len(seen) > 7:
+                raise torch.OutOfMemoryError("out of memory")
+            made: int = real(self, running)
+            return made
 
-    monkeypatch.setattr(inflight.Wave, "_decode_one", tight)
+        return advance
+
+    monkeypatch.setattr(native, "STEPS", 1)
+    for kind in (steps.TorchSteps, native.NativeSteps):
+        monkeypatch.setattr(kind, "advance", tight(kind.advance))
     batches = list(HFEngine(llama, tokenizer).generate(requests))
     got = collect(batches, 12)
     assert [a.token_ids for a in got] == [a.token_ids for a in want]
     first = [i for i, _ in batches[0]]
     assert first == [0, 1], "what had ended before memory ran out came first"
-    assert max(steps[20:]) <= 3
+    assert max(seen[20:]) <= 3
 
 
 @pytest.mark.parametrize("common", ["", "the cat sat on the mat and ran. "])
 def test_rows_of_any_length_are_put_in_order_and_attended_in_spans(
     common: str, llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("BAND", 2), ("GRAIN", 4), ("REORDER", 100)):
-        monkeypatch.setattr(inflight, name, value)
+    monkeypatch.setattr(native, "library", lambda: None)  # compiled steps need no order
+    for module, name, value in ((steps, "BAND", 2), (inflight, "BAND", 2), (inflight, "REORDER", 100)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(slots, "GRAIN", 4)
     spans: list[int] = []
-    cut = inflight._spans
-    monkeypatch.setattr(inflight, "_spans", lambda *a: spans.append(len(cut(*a))) or cut(*a))
+    cut = steps._spans
+    monkeypatch.setattr(steps, "_spans", lambda *a: spans.append(len(cut(*a))) or cut(*a))
     words = ["cat", "dog", "ran", "sat", "mat"]
     prompts = [common + " ".join(words[(i + j) % 5] for j in range(1 + 7 * i % 23)) for i in range(24)]
     requests = [Generate(p, Sampling(1 + 5 * i % 17, temperature=i % 2), i) for i, p in enumerate(prompts)]
     together = generate(HFEngine(llama, tokenizer), requests)
     moved: list[list[int]] = []
-    move = inflight.Slots.move
-    monkeypatch.setattr(inflight.Slots, "move", lambda *a: moved.append(sorted(a[1].tolist())) or move(*a))
+    move = slots.Slots.move
+    monkeypatch.setattr(slots.Slots, "move", lambda *a: moved.append(sorted(a[1].tolist())) or move(*a))
     few = generate(HFEngine(llama, tokenizer, batch_tokens=400), requests)
     assert max(spans) > 2
     assert moved
@@ -310,16 +327,16 @@ def test_rows_of_any_length_are_put_in_order_and_attended_in_spans(
 def test_spans_by_hand() -> None:
     rows = [*[99] * 8, *[90] * 8, *[50] * 8, *[40] * 4]
     # 75 % of 100 holds 91; 51 starts another, which holds 41; lengths are rounded up to 32
-    assert inflight._spans(rows, 512) == [(0, 16, 128), (16, 28, 64)]
-    assert inflight._spans(rows, 100) == [(0, 16, 100), (16, 28, 64)]
-    assert inflight._spans([5], 96) == [(0, 1, 32)]
+    assert steps._spans(rows, 512) == [(0, 16, 128), (16, 28, 64)]
+    assert steps._spans(rows, 100) == [(0, 16, 100), (16, 28, 64)]
+    assert steps._spans([5], 96) == [(0, 1, 32)]
     # a long row that has just entered behind short ones
-    assert inflight._spans([*[20] * 8, 200], 512) == [(0, 8, 32), (8, 9, 224)]
+    assert steps._spans([*[20] * 8, 200], 512) == [(0, 8, 32), (8, 9, 224)]
 
 
 @given(columns=st.lists(st.integers(0, 400), min_size=1, max_size=60))
 def test_spans_cover_all_rows_and_what_they_have(columns: list[int]) -> None:
-    spans = inflight._spans(columns, 416)
+    spans = steps._spans(columns, 416)
     assert [i for start, end, _ in spans for i in range(start, end)] == [*range(len(columns))]
     assert all(max(columns[start:end]) < length <= 416 for start, end, length in spans)
 

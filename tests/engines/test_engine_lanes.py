@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import make_model, make_tokenizer
 
-from alignbench.engines import inflight, packed
+from alignbench.engines import packed, steps
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.lanes import LANES, Lanes
 from alignbench.engines.types import Generate, Sampling, Score
@@ -81,7 +81,7 @@ def test_an_error_is_raised_when_all_have_ended(bad: int) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_threads_do_not_change_what_an_engine_says(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "LEAST_WORK", 0)
+    monkeypatch.setattr(steps, "LEAST_WORK", 0)
     monkeypatch.setattr(packed, "LEAST_TOKENS", 4)
     shared = []
     run = Lanes.run
