@@ -14,7 +14,7 @@ from alignbench.engines.policy import Policy
 from alignbench.errors import UsageError
 from alignbench.workspace import default_workspace
 
-NUMERICS = 4
+NUMERICS = 5
 """Part of every ledger key: raised whenever a change in the engine hf may change an answer."""
 TOKENIZER_FILES = (
     "tokenizer*",

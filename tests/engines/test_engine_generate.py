@@ -353,6 +353,6 @@ def test_waves_hold_what_fits() -> None:
 def test_every_row_is_in_one_wave_within_the_budget(needs: list[int], budget: int, most: int) -> None:
     waves = inflight.plan_waves(needs, budget, most)
     assert sorted(i for rows, _ in waves for i in rows) == [*range(len(needs))]
-    for rows, slots in waves:
-        assert 1 <= slots <= min(most, len(rows))
-        assert slots == 1 or slots * max(needs[i] for i in rows) <= budget
+    for rows, together in waves:
+        assert 1 <= together <= min(most, len(rows))
+        assert together == 1 or together * max(needs[i] for i in rows) <= budget
