@@ -31,7 +31,11 @@ SECONDS = 120
 
 
 class CLinear(ctypes.Structure):
-    _fields_ = [("matrix", c_void_p), ("bias", c_void_p), ("inputs", c_int64), ("outputs", c_int64)]
+    _fields_ = [
+        ("matrix", c_void_p),
+        ("bias", c_void_p),
+        *((name, c_int64) for name in ("inputs", "outputs", "halves")),
+    ]
 
 
 class CNorm(ctypes.Structure):
@@ -92,10 +96,18 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     model, kept, rows = POINTER(CModel), POINTER(CCache), POINTER(CRows)
     lib.decode.argtypes = [model, kept, rows, c_int64, c_int64, c_int64, c_int64, c_void_p]
     lib.scratch_floats.argtypes = [model, kept, c_int64, c_int64]
-    lib.lay_panels.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
+    for function in (lib.lay_panels, lib.lay_halves):
+        function.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
+        function.restype = None
     lib.turn_keys.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p]
-    lib.lay_panels.restype = lib.turn_keys.restype = None
-    for function in (lib.decode, lib.scratch_floats, lib.panel_columns, lib.vector_floats):
+    lib.turn_keys.restype = None
+    for function in (
+        lib.decode,
+        lib.scratch_floats,
+        lib.panel_columns,
+        lib.vector_floats,
+        lib.multiplies_halves,
+    ):
         function.restype = c_int64
     return lib
 

@@ -19,7 +19,9 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 LANES = 4
-"""Lanes at most. Each reads all weights, and their turns at Python's lock add up."""
+"""Lanes at most whose operations are torch's: their turns at Python's lock add up."""
+THREADS = 64
+"""Lanes at most, whatever they do."""
 
 
 class Lanes:
@@ -31,14 +33,14 @@ class Lanes:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._most = LANES if device.type == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
 
-    def share(self, sizes: Sequence[float], least: int) -> list[slice]:
+    def share(self, sizes: Sequence[float], least: int, most: int = LANES) -> list[slice]:
         """Slices of what has these sizes, one a lane: in their order, about equal in sum, and as many as
-        leave each ``least`` or more on average."""
+        leave each ``least`` or more on average, but no more than ``most``."""
         ends = np.cumsum([0, *sizes])
-        lanes = max(1, min(self._most, torch.get_num_threads(), round(float(ends[-1])) // least))
+        most = min(most, THREADS, torch.get_num_threads()) if self.device.type == "cpu" else 1
+        lanes = max(1, min(most, round(float(ends[-1])) // least))
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, lanes) / lanes)
         return [slice(int(a), int(b)) for a, b in pairwise([0, *cuts, len(sizes)]) if a < b]
 
@@ -51,9 +53,9 @@ class Lanes:
         if len(parts) == 1:
             return [compute(parts[0])]
         threads = torch.get_num_threads()
-        each = threads // len(parts)
+        each = max(1, threads // len(parts))
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._most - 1, thread_name_prefix="lane")
+            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lane")
         torch.set_num_threads(each)  # of this thread, and of MKL in all of them
         others = [self._pool.submit(_alone, compute, part, each) for part in parts[1:]]
         try:

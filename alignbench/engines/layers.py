@@ -116,7 +116,7 @@ def _llama(fused: Fused) -> Spec | None:
                 layer.window, layer.scale,
             )
         )  # fmt: skip
-    first, like = fused.layers[0], base.embed_tokens.weight[:1, None]
+    first, like = fused.layers[0], torch.zeros(1, 1, 1)  # angles in float32, whatever the model's dtype
 
     def angles(positions: Tensor) -> tuple[Tensor, Tensor]:
         cosine, sine = base.rotary_emb(like, positions[None])

@@ -5,12 +5,17 @@
    taken in the same order however many rows share a product.
 
    Matrices are laid out in panels of PANEL output columns, [panel][input][PANEL], filled up with zeros; rows
-   of activations are `pad`ded to whole panels, so that no product has a remainder. All numbers are float32. */
+   of activations are `pad`ded to whole panels, so that no product has a remainder. All numbers are float32, but
+   that a matrix may be in bfloat16: then what it is multiplied with is rounded to bfloat16, too, and the sums
+   are float32. */
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define WIDTH 16
@@ -37,8 +42,9 @@ typedef int32_t Ints __attribute__((vector_size(4 * WIDTH), aligned(4)));
 /* ---- what Python hands over (native.py declares the same, in the same order) */
 
 typedef struct {
-  const float *matrix, *bias; /* panels; bias [out] or NULL */
-  int64_t in, out;
+  const void *matrix; /* panels of floats; or, where `halves`, of pairs of bfloat16: [panel][in / 2][PANEL][2] */
+  const float *bias;  /* [out] or NULL */
+  int64_t in, out, halves;
 } Linear;
 
 typedef struct {
@@ -183,20 +189,89 @@ static void tiles(int rows, const float *x, int64_t dx, const float *w, int64_t 
 #undef CASE
 }
 
-/* rows [n][dx] through the panels from `first` to `end` of a matrix: y [n][dy], panel `first` at y */
-static void product(const Linear *m, int64_t first, int64_t end, const float *x, int64_t dx, int64_t n, int add,
-                    float *y, int64_t dy) {
-  int64_t pieces = (n + TILE - 1) / TILE;
-  for (int64_t p = first; p < end; p++)
-    for (int64_t t = 0; t < pieces; t++) {
-      int64_t from = n * t / pieces, to = n * (t + 1) / pieces;
-      tiles((int)(to - from), x + from * dx, dx, m->matrix + p * m->in * PANEL, m->in,
-            m->bias ? m->bias + p * PANEL : NULL, add, y + from * dy + (p - first) * PANEL, dy);
+#ifdef __AVX512BF16__
+/* the same, for pairs of bfloat16 */
+INLINE void tile_of_halves(int rows, const int32_t *x, int64_t dx, const char *w, int64_t pairs, const float *bias,
+                           int add, float *y, int64_t dy) {
+  __m512 sums[TILE][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < pairs; i++, w += 4 * PANEL) {
+    __m512bh a = (__m512bh)_mm512_loadu_si512(w), b = (__m512bh)_mm512_loadu_si512(w + 64);
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+      __m512bh each = (__m512bh)_mm512_set1_epi32(x[r * dx + i]);
+      sums[r][0] = _mm512_dpbf16_ps(sums[r][0], each, a);
+      sums[r][1] = _mm512_dpbf16_ps(sums[r][1], each, b);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; r++)
+    for (int half = 0; half < 2; half++) {
+      Vec *at = (Vec *)(y + r * dy + half * WIDTH), s = (Vec)sums[r][half];
+      if (bias) s += VEC(bias + half * WIDTH);
+      if (add) s += *at;
+      *at = s;
     }
 }
 
-static void linear(const Linear *m, const float *x, int64_t dx, int64_t n, int add, float *y, int64_t dy) {
-  product(m, 0, pad(m->out) / PANEL, x, dx, n, add, y, dy);
+static void tiles_of_halves(int rows, const int32_t *x, int64_t dx, const char *w, int64_t pairs, const float *bias,
+                            int add, float *y, int64_t dy) {
+#define CASE(n) \
+  case n: tile_of_halves(n, x, dx, w, pairs, bias, add, y, dy); break;
+  switch (rows) {
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+  }
+#undef CASE
+}
+
+/* numbers, rounded to bfloat16, in pairs; an odd one is followed by 0 */
+static void rounded(const float *x, int64_t n, int32_t *pairs) {
+  for (int64_t i = 0; i < n; i += 16) {
+    __mmask16 there = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+    __m256bh y = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(there, x + i));
+    memcpy(pairs + i / 2, &y, n - i < 16 ? 4 * (size_t)((n - i + 1) / 2) : 32);
+  }
+}
+#endif
+
+int64_t multiplies_halves(void) {
+#ifdef __AVX512BF16__
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+/* rows [n][dx] through the panels from `first` to `end` of a matrix: y [n][dy], panel `first` at y. `halves`: room
+   for the rows in bfloat16, which are there already unless `fresh`. */
+static void product(const Linear *m, int64_t first, int64_t end, const float *x, int64_t dx, int64_t n, int add,
+                    float *y, int64_t dy, int32_t *halves, int fresh) {
+  int64_t pieces = (n + TILE - 1) / TILE, pairs = (m->in + 1) / 2;
+  (void)halves, (void)fresh;
+#ifdef __AVX512BF16__
+  for (int64_t r = 0; r < n && m->halves && fresh; r++) rounded(x + r * dx, m->in, halves + r * pairs);
+#endif
+  for (int64_t p = first; p < end; p++)
+    for (int64_t t = 0; t < pieces; t++) {
+      int64_t from = n * t / pieces, rows = n * (t + 1) / pieces - from;
+      const float *bias = m->bias ? m->bias + p * PANEL : NULL;
+      float *to = y + from * dy + (p - first) * PANEL;
+#ifdef __AVX512BF16__
+      if (m->halves) {
+        const char *panel = (const char *)m->matrix + p * pairs * 4 * PANEL;
+        tiles_of_halves((int)rows, halves + from * pairs, pairs, panel, pairs, bias, add, to, dy);
+        continue;
+      }
+#endif
+      tiles((int)rows, x + from * dx, dx, (const float *)m->matrix + p * m->in * PANEL, m->in, bias, add, to, dy);
+    }
+  (void)pairs;
+}
+
+static void linear(const Linear *m, const float *x, int64_t dx, int64_t n, int add, float *y, int64_t dy,
+                   int32_t *halves) {
+  product(m, 0, pad(m->out) / PANEL, x, dx, n, add, y, dy, halves, 1);
 }
 
 static void normed(const Norm *norm, const float *x, int64_t n, float epsilon, float *y) {
@@ -306,8 +381,8 @@ static void attention(const Model *m, const Layer *layer, const Cache *cache, in
   int64_t size = m->size, before = pad(cache->common), share = m->heads / m->groups, dr = share * ds;
   for (int64_t g = 0; g < m->groups; g++) {
     for (int64_t h = 0; h < share && cache->common; h++) {
-      Linear keys = {cache->common_keys[l] + g * before * size, NULL, size, cache->common};
-      linear(&keys, q + (g * share + h) * size, dq, n, 0, scores + h * ds, dr);
+      Linear keys = {cache->common_keys[l] + g * before * size, NULL, size, cache->common, 0};
+      linear(&keys, q + (g * share + h) * size, dq, n, 0, scores + h * ds, dr, NULL);
     }
     for (int64_t r = 0; r < n; r++) {
       int64_t hidden = layer->window ? cache->common + column[r] + 1 - layer->window : 0;
@@ -330,8 +405,8 @@ static void attention(const Model *m, const Layer *layer, const Cache *cache, in
     for (int64_t h = 0; h < share; h++) {
       float *y = out + (g * share + h) * size;
       if (cache->common) {
-        Linear values = {cache->common_values[l] + g * pad(size) * cache->common, NULL, cache->common, size};
-        linear(&values, scores + h * ds, dr, n, 0, y, dy); /* its padding falls on what comes next */
+        Linear values = {cache->common_values[l] + g * pad(size) * cache->common, NULL, cache->common, size, 0};
+        linear(&values, scores + h * ds, dr, n, 0, y, dy, NULL); /* its padding falls on what comes next */
       }
       for (int64_t r = 0; r < n; r++) {
         int64_t hidden = layer->window ? cache->common + column[r] + 1 - layer->window : 0;
@@ -373,6 +448,7 @@ typedef struct {
 typedef struct {
   int64_t dx, dh, dq, du, ds, dl;          /* floats from row to row of: */
   float *x, *h, *qkv, *up, *scores, *logits;
+  int32_t *halves;
   Candidate *room;
   double *blocks;
 } Scratch;
@@ -390,6 +466,8 @@ static int64_t lay_out(const Model *m, const Cache *cache, int64_t n, int whole,
     *parts[i] = at ? at + total : NULL;
     total += n * sizes[i];
   }
+  s->halves = at ? (int32_t *)(at + total) : NULL;
+  total += m->head.halves ? n * (s->dh > s->du ? s->dh : s->du) : 0;
   s->room = at ? (Candidate *)(at + total) : NULL; /* of two floats each, as are the doubles behind */
   total += whole ? 2 * pad(m->vocabulary) : 0;
   s->blocks = at ? (double *)(at + total) : NULL;
@@ -416,14 +494,14 @@ static void forward(const Model *m, const Cache *cache, int64_t n, const int64_t
   for (int64_t l = 0; l < m->layers; l++) {
     const Layer *layer = m->layer + l;
     for (int64_t r = 0; r < n; r++) normed(&layer->before, s->x + r * s->dx, m->width, m->epsilon, s->h + r * s->dh);
-    linear(&layer->qkv, s->h, s->dh, n, 0, s->qkv, s->dq);
+    linear(&layer->qkv, s->h, s->dh, n, 0, s->qkv, s->dq, s->halves);
     for (int64_t r = 0; r < n; r++) keep(m, layer, cache, l, slot[r], column[r], s->qkv + r * s->dq);
     attention(m, layer, cache, l, n, slot, column, s->qkv, s->dq, s->scores, s->ds, s->h, s->dh);
-    linear(&layer->out, s->h, s->dh, n, 1, s->x, s->dx);
+    linear(&layer->out, s->h, s->dh, n, 1, s->x, s->dx, s->halves);
     for (int64_t r = 0; r < n; r++) normed(&layer->behind, s->x + r * s->dx, m->width, m->epsilon, s->h + r * s->dh);
-    linear(&layer->up, s->h, s->dh, n, 0, s->up, s->du);
+    linear(&layer->up, s->h, s->dh, n, 0, s->up, s->du, s->halves);
     for (int64_t r = 0; r < n; r++) activated(m, s->up + r * s->du);
-    linear(&layer->down, s->up, s->du, n, 1, s->x, s->dx);
+    linear(&layer->down, s->up, s->du, n, 1, s->x, s->dx, s->halves);
   }
   for (int64_t r = 0; r < n; r++) normed(&m->last, s->x + r * s->dx, m->width, m->epsilon, s->h + r * s->dh);
 }
@@ -557,7 +635,8 @@ static void pick(const Model *m, const Rows *rows, int64_t n, const int64_t *at,
   for (int64_t first = 0; first < m->vocabulary; first += BLOCK) {
     int64_t size = m->vocabulary - first < BLOCK ? m->vocabulary - first : BLOCK;
     float *logits = s->logits + (rows->any_sampled ? first : 0);
-    product(&m->head, first / PANEL, (first + pad(size)) / PANEL, s->h, s->dh, n, 0, logits, s->dl);
+    product(&m->head, first / PANEL, (first + pad(size)) / PANEL, s->h, s->dh, n, 0, logits, s->dl, s->halves,
+            first == 0);
     for (int64_t r = 0; r < n; r++) {
       float *own = logits + r * s->dl;
       if (m->scale != 1)
@@ -622,5 +701,16 @@ void lay_panels(const float *w, int64_t out, int64_t in, int64_t by_out, int64_t
       for (int64_t c = 0; c < PANEL; c++) {
         int64_t o = p * PANEL + c;
         panels[(p * in + i) * PANEL + c] = o < out ? w[o * by_out + i * by_in] : 0;
+      }
+}
+
+/* The same of bfloat16, in pairs of inputs. */
+void lay_halves(const uint16_t *w, int64_t out, int64_t in, int64_t by_out, int64_t by_in, uint16_t *panels) {
+  int64_t pairs = (in + 1) / 2;
+  for (int64_t p = 0; p < pad(out) / PANEL; p++)
+    for (int64_t i = 0; i < 2 * pairs; i++)
+      for (int64_t c = 0; c < PANEL; c++) {
+        int64_t o = p * PANEL + c;
+        panels[((p * pairs + i / 2) * PANEL + c) * 2 + i % 2] = o < out && i < in ? w[o * by_out + i * by_in] : 0;
       }
 }

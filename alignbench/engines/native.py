@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alignbench.engines import memory
 from alignbench.engines.compiled import CCache, CLayer, CLinear, CModel, CNorm, CRows, library
-from alignbench.engines.lanes import Lanes
+from alignbench.engines.lanes import THREADS, Lanes
 from alignbench.engines.layers import LayerSpec, Matrix, Spec, hooked, spec_of
 from alignbench.engines.sampling import Rows
 from alignbench.engines.slots import Slots, rounded
@@ -36,23 +36,24 @@ LEAST_ROWS = 4
 """Rows of a lane at least: with fewer, a second thread reads the weights for nothing."""
 PROBE = 6
 """Tokens of a row on which it is tried."""
-TOLERANCE = 1e-3
-"""Nats between two ways to compute the same in float32, at most."""
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
+"""Nats between two ways to compute the same, at most."""
 SHARE = 1 / 8
 """Of the machine's memory, what the copy of the matrices may take."""
 
 
 def native_for(engine: HFEngine, length: int) -> Native | None:
-    """The engine's model for rows of at most ``length`` tokens. None: not in float32 on a CPU, no compiler,
-    layers that are not known here, a module with hooks, or weights that are too large to be copied."""
+    """The engine's model for rows of at most ``length`` tokens. None: not on a CPU, neither in float32 nor in
+    bfloat16, no compiler, layers that are not known here, a module with hooks, or weights that are too large
+    to be copied."""
     lib, head = library(), engine.head
     if lib is None or engine.device.type != "cpu" or engine.scale is None or type(head) is not nn.Linear:
         return None
     weights = list(engine.module.parameters())
-    if any(weight.dtype != torch.float32 for weight in weights):
+    if {weight.dtype for weight in weights} not in ({torch.float32}, {torch.bfloat16}):
         return None
     total, _ = memory.memory_of(engine.device)
-    spec = spec_of(engine.module) if sum(weight.nbytes for weight in weights) <= SHARE * total else None
+    spec = spec_of(engine.module) if 4 * sum(weight.numel() for weight in weights) <= SHARE * total else None
     if spec is None or spec.size % int(lib.vector_floats()) or hooked(head):
         return None
     return Native(lib, spec, head, engine.scale, length)
@@ -83,8 +84,9 @@ def _agrees(engine: HFEngine, native: Native) -> bool:
     NativeSteps(native, Lanes(engine.device), slots, pauses).advance(running)
     want = engine.module(input_ids=running.tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
     chosen = want.gather(-1, running.tokens[:, 1:, None])[..., 0]
-    greedy = bool((chosen[0] >= want[0].amax(-1) - TOLERANCE).all())
-    return greedy and torch.allclose(running.logprobs[0, :, 1:], chosen, rtol=TOLERANCE, atol=TOLERANCE)
+    loose = TOLERANCE[engine.module.dtype]
+    greedy = bool((chosen[0] >= want[0].amax(-1) - loose).all())
+    return greedy and torch.allclose(running.logprobs[0, :, 1:], chosen, rtol=loose, atol=loose)
 
 
 class Native:
@@ -101,7 +103,7 @@ class Native:
         self.lib = lib
         self._held: list[Any] = []
         self._panel = int(lib.panel_columns())
-        self.size, self.groups = spec.size, spec.groups
+        self._halves = bool(lib.multiplies_halves()) and head.weight.dtype == torch.bfloat16
         layers = (CLayer * len(spec.layers))(*map(self._layer, spec.layers))
         cosine, sine = spec.angles(torch.arange(length)) if spec.angles else (None, None)
         self.model = CModel(
@@ -115,11 +117,11 @@ class Native:
 
     def panels(self, weight: Tensor) -> Tensor:
         """Weights [outputs, inputs] in panels of outputs, filled up with zeros."""
+        weight = weight.float()
         outputs, inputs = weight.shape
-        laid_out = torch.empty(-(-outputs // self._panel) * self._panel * inputs)
-        self.lib.lay_panels(
-            weight.data_ptr(), outputs, inputs, weight.stride(0), weight.stride(1), laid_out.data_ptr()
-        )
+        laid_out = torch.empty(self._padded(outputs) * inputs)
+        lay = self.lib.lay_panels
+        lay(weight.data_ptr(), outputs, inputs, weight.stride(0), weight.stride(1), laid_out.data_ptr())
         return laid_out
 
     def turn_keys(self, keys: Tensor, columns: int) -> None:
@@ -131,12 +133,24 @@ class Native:
 
     # ---- inside
 
+    def _padded(self, outputs: int) -> int:
+        return -(-outputs // self._panel) * self._panel
+
+    def _halves_of(self, weight: Tensor) -> Tensor:
+        """The same in bfloat16, as pairs of inputs."""
+        outputs, inputs = weight.shape
+        laid_out = torch.empty(self._padded(outputs) * (inputs + inputs % 2), dtype=torch.bfloat16)
+        lay = self.lib.lay_halves
+        lay(weight.data_ptr(), outputs, inputs, weight.stride(0), weight.stride(1), laid_out.data_ptr())
+        return laid_out
+
     def _pointer(self, x: Tensor | None) -> int | None:
-        if x is None:
-            return None
-        held = x.detach().float().contiguous()
-        self._held.append(held)
-        return held.data_ptr()
+        """Of contiguous numbers in float32, held as long as this is."""
+        return None if x is None else self._hold(x.detach().float().contiguous())
+
+    def _hold(self, x: Tensor) -> int:
+        self._held.append(x)
+        return x.data_ptr()
 
     def _norm(self, module: Any) -> CNorm:
         if module is None:
@@ -147,9 +161,10 @@ class Native:
         outputs, inputs = matrix.weight.shape
         bias = None
         if matrix.bias is not None:
-            bias = torch.zeros(-(-outputs // self._panel) * self._panel)
+            bias = torch.zeros(self._padded(outputs))
             bias[:outputs] = matrix.bias
-        return CLinear(self._pointer(self.panels(matrix.weight)), self._pointer(bias), inputs, outputs)
+        laid_out = (self._halves_of if self._halves else self.panels)(matrix.weight)
+        return CLinear(self._hold(laid_out), self._pointer(bias), inputs, outputs, self._halves)
 
     def _layer(self, spec: LayerSpec) -> CLayer:
         norms = {name: self._norm(getattr(spec, name)) for name in ("before", "behind", "query", "key")}
@@ -186,7 +201,7 @@ class NativeSteps:
         # with fewer than `going` of a lane's rows it comes back, so that waiting rows can enter
         going = 1 - 1 / REFILL if running.waiting else 0.0
         cost = running.column + ROW
-        parts = self.lanes.share((cost / cost.double().mean()).tolist(), LEAST_ROWS)
+        parts = self.lanes.share((cost / cost.double().mean()).tolist(), LEAST_ROWS, THREADS)
         made = sum(self.lanes.run(partial(self._decode, self._rows(running), self._cache, going), parts))
         self.pauses.learn(running.newest.tolist())
         return made

@@ -42,6 +42,7 @@ def test_equal_sizes_are_shared_by_hand() -> None:
     assert lanes.share([1] * 16, 8) == [slice(0, 8), slice(8, 16)]
     assert lanes.share([1] * 15, 8) == [slice(0, 15)]
     assert lanes.share([90, 1, 1], 8) == [slice(0, 1), slice(1, 3)]
+    assert lanes.share([1] * 32, 8, most=2) == [slice(0, 16), slice(16, 32)]
 
 
 def test_an_accelerator_has_one_lane() -> None:

@@ -133,6 +133,36 @@ def test_company_changes_no_bit_of_a_row(name: str) -> None:
         assert torch.equal(few.logprobs, together.logprobs[:, first:end, :n])
 
 
+# ---- bfloat16
+
+
+@needs_compiler
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "GPT2"])
+def test_in_bfloat16_log_probabilities_are_nearer_to_float32s_than_torchs(
+    name: str, halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With products of bfloat16, where the processor has them, and with the weights in float32, elsewhere."""
+    family, sizes = KNOWN[name]
+    model = randomized(build(family, sizes | {"initializer_range": 0.1})).bfloat16()
+    exact = build(family, sizes | {"initializer_range": 0.1})
+    exact.load_state_dict(model.state_dict())
+    if not halves:
+        library = compiled.library()
+        monkeypatch.setattr(library, "multiplies_halves", lambda: 0)
+    elif not compiled.library().multiplies_halves():  # type: ignore[union-attr]
+        pytest.skip("this processor has no products of bfloat16")
+    running = steps_of(model, [(11 * i + 3) % 330 for i in range(20)], [Sampling(12, 1.0)] * 20)
+    with torch.inference_mode():
+        chosen = [
+            m(running.tokens).logits[:, :-1].float().log_softmax(-1).gather(-1, running.tokens[:, 1:, None])
+            for m in (exact.float(), model)
+        ]
+    want, torchs = (each[..., 0] for each in chosen)
+    error, theirs = (float((each - want).abs().mean()) for each in (running.logprobs[0, :, 1:], torchs))
+    assert error < (theirs if halves else 1e-4)
+
+
 # ---- the choice of a token
 
 
@@ -220,13 +250,13 @@ def test_a_nucleus_by_hand() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("why", ["a hook", "autocast", "bfloat16", "a large model", "another activation"])
+@pytest.mark.parametrize("why", ["a hook", "autocast", "float16", "a large model", "another activation"])
 def test_what_compiled_steps_cannot_do_is_torchs(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("Llama", SMALL | ({"hidden_act": "gelu"} if why == "another activation" else {}))
     if why == "a hook":
         model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *a: None)
-    elif why == "bfloat16":
-        model.bfloat16()
+    elif why == "float16":
+        model.half()
     elif why == "a large model":
         monkeypatch.setattr(native.memory, "memory_of", lambda device: (1000, 1000))
     engine = HFEngine(model, make_tokenizer(), batch_tokens=300)
