@@ -33,6 +33,11 @@
 #define PANEL (2 * WIDTH)
 #define BLOCK (16 * PANEL) /* columns of logits that are looked at while they lie in the cache */
 #define LIMIT 2e38f
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 24")
+#endif
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH), aligned(4)));
@@ -152,21 +157,17 @@ static float dot(const float *a, const float *b, int64_t n) {
 INLINE void tile(int rows, int ways, const float *x, int64_t dx, const float *w, int64_t in, const float *bias,
                  int add, float *y, int64_t dy) {
   Vec sums[TILE][2] = {};
-#pragma GCC unroll 24
-  for (int k = 0; k < rows * ways; k++) sums[k][0] = sums[k][1] = (Vec){};
+  UNROLL for (int k = 0; k < rows * ways; k++) sums[k][0] = sums[k][1] = (Vec){};
   for (int64_t i = 0; i + ways <= in; i += ways, w += ways * PANEL)
-#pragma GCC unroll 4
-    for (int k = 0; k < ways; k++) {
+    UNROLL for (int k = 0; k < ways; k++) {
       Vec a = VEC(w + k * PANEL), b = VEC(w + k * PANEL + WIDTH);
-#pragma GCC unroll 12
-      for (int r = 0; r < rows; r++) {
+      UNROLL for (int r = 0; r < rows; r++) {
         float each = x[r * dx + i + k];
         sums[k * rows + r][0] += each * a;
         sums[k * rows + r][1] += each * b;
       }
     }
-#pragma GCC unroll 12
-  for (int r = 0; r < rows; r++)
+  UNROLL for (int r = 0; r < rows; r++)
     for (int half = 0; half < 2; half++) {
       Vec *at = (Vec *)(y + r * dy + half * WIDTH), s = sums[r][half];
       for (int k = 1; k < ways; k++) s += sums[k * rows + r][half];
@@ -194,19 +195,16 @@ static void tiles(int rows, const float *x, int64_t dx, const float *w, int64_t 
 INLINE void tile_of_halves(int rows, const int32_t *x, int64_t dx, const char *w, int64_t pairs, const float *bias,
                            int add, float *y, int64_t dy) {
   __m512 sums[TILE][2];
-#pragma GCC unroll 12
-  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+  UNROLL for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
   for (int64_t i = 0; i < pairs; i++, w += 4 * PANEL) {
     __m512bh a = (__m512bh)_mm512_loadu_si512(w), b = (__m512bh)_mm512_loadu_si512(w + 64);
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
+    UNROLL for (int r = 0; r < rows; r++) {
       __m512bh each = (__m512bh)_mm512_set1_epi32(x[r * dx + i]);
       sums[r][0] = _mm512_dpbf16_ps(sums[r][0], each, a);
       sums[r][1] = _mm512_dpbf16_ps(sums[r][1], each, b);
     }
   }
-#pragma GCC unroll 12
-  for (int r = 0; r < rows; r++)
+  UNROLL for (int r = 0; r < rows; r++)
     for (int half = 0; half < 2; half++) {
       Vec *at = (Vec *)(y + r * dy + half * WIDTH), s = (Vec)sums[r][half];
       if (bias) s += VEC(bias + half * WIDTH);
@@ -355,10 +353,8 @@ INLINE void add_part(int wide, int ways, const float *s, const float *values, in
   Vec sums[4] = {};
   int64_t j = from;
   for (; j + ways <= to; j += ways)
-#pragma GCC unroll 4
-    for (int k = 0; k < ways; k++)
-#pragma GCC unroll 4
-      for (int i = 0; i < wide; i++) sums[k * wide + i] += s[j + k] * VEC(values + (j + k) * size + i * WIDTH);
+    UNROLL for (int k = 0; k < ways; k++)
+      UNROLL for (int i = 0; i < wide; i++) sums[k * wide + i] += s[j + k] * VEC(values + (j + k) * size + i * WIDTH);
   for (; j < to; j++)
     for (int i = 0; i < wide; i++) sums[i] += s[j] * VEC(values + j * size + i * WIDTH);
   for (int i = 0; i < wide; i++) {
