@@ -34,7 +34,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 def _told(plan: Plan, policy: Policy) -> dict[str, Any]:
     try:
-        engines.require_model(policy, plan.settings.engine)
+        engines.engine_of(policy, plan.settings.engine)
         return asdict(_cost(plan, policy)) | {"problem": None}
     except UsageError as error:
         return {"policy": policy.name, "problem": str(error)}

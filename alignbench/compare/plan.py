@@ -159,12 +159,10 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
     """Find the weights of a policy without loading them, so that a wrong name fails before work begins."""
     if policy.kind == engines.RECORDED:
         return  # its file is read, and refused, by itself
-    kind = settings.engine or policy.kind
-    if kind not in engines.ENGINES or policy.kind not in engines.ENGINES:
-        engines.open_engine(policy, engine=settings.engine)  # raises: it says what is available
-    from alignbench.engines.identity import locate
+    if engines.engine_of(policy, settings.engine) in engines.ON_WEIGHTS:
+        from alignbench.engines.identity import locate
 
-    locate(policy)
+        locate(policy)
 
 
 # --- defaults ----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from alignbench.engines import require_model
+from alignbench.engines import engine_of
 from alignbench.engines.inputs import open_inputs
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.engines.types import Generate, Score
@@ -93,7 +93,7 @@ def reaches(task: Task, document: Document, policy: Policy, seed: int = 0) -> di
     Raises:
         UsageError: the policy's config or tokenizer cannot be read, or it has no model.
     """
-    require_model(policy)
+    engine_of(policy)
     inputs, _ = open_inputs(policy)
     requests = requests_of(task, document, seed)
     tokens = inputs.encode(requests)
