@@ -299,8 +299,7 @@ static void rotated(float *x, const float *cosine, const float *sine, int64_t si
 }
 
 static void activated(const Model *m, float *x) {
-  int64_t i = 0;
-  for (; i < m->inner; i += WIDTH) { /* beyond the end lies padding, or what is overwritten below */
+  for (int64_t i = 0; i < m->inner; i += WIDTH) {
     int64_t n = m->inner - i < WIDTH ? m->inner - i : WIDTH;
     Vec a = part(x + i, n), y;
     if (m->gated) {
