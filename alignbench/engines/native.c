@@ -299,8 +299,7 @@ static void rotated(float *x, const float *cosine, const float *sine, int64_t si
 }
 
 static void activated(const Model *m, float *x) {
-  int64_t i = 0;
-  for (; i < m->inner; i += WIDTH) { /* beyond the end lies padding, or what is overwritten below */
+  for (int64_t i = 0; i < m->inner; i += WIDTH) {
     int64_t n = m->inner - i < WIDTH ? m->inner - i : WIDTH;
     Vec a = part(x + i, n), y;
     if (m->gated) {
@@ -690,13 +689,16 @@ void turn_keys(float *keys, int64_t n, int64_t capacity, int64_t columns, int64_
     }
 }
 
-/* Lays out weights [out][in] (given their strides) in panels. */
+/* Lays out weights [out][in] (given their strides) in panels; a few inputs at a time, so that what is read and
+   what is written stay in the cache. */
+#define FEW 16
 void lay_panels(const float *w, int64_t out, int64_t in, int64_t by_out, int64_t by_in, float *panels) {
   for (int64_t p = 0; p < pad(out) / PANEL; p++)
-    for (int64_t i = 0; i < in; i++)
+    for (int64_t first = 0; first < in; first += FEW)
       for (int64_t c = 0; c < PANEL; c++) {
-        int64_t o = p * PANEL + c;
-        panels[(p * in + i) * PANEL + c] = o < out ? w[o * by_out + i * by_in] : 0;
+        int64_t o = p * PANEL + c, end = first + FEW < in ? first + FEW : in;
+        for (int64_t i = first; i < end; i++)
+          panels[(p * in + i) * PANEL + c] = o < out ? w[o * by_out + i * by_in] : 0;
       }
 }
 
@@ -704,9 +706,11 @@ void lay_panels(const float *w, int64_t out, int64_t in, int64_t by_out, int64_t
 void lay_halves(const uint16_t *w, int64_t out, int64_t in, int64_t by_out, int64_t by_in, uint16_t *panels) {
   int64_t pairs = (in + 1) / 2;
   for (int64_t p = 0; p < pad(out) / PANEL; p++)
-    for (int64_t i = 0; i < 2 * pairs; i++)
+    for (int64_t first = 0; first < 2 * pairs; first += FEW)
       for (int64_t c = 0; c < PANEL; c++) {
-        int64_t o = p * PANEL + c;
-        panels[((p * pairs + i / 2) * PANEL + c) * 2 + i % 2] = o < out && i < in ? w[o * by_out + i * by_in] : 0;
+        int64_t o = p * PANEL + c, end = first + FEW < 2 * pairs ? first + FEW : 2 * pairs;
+        for (int64_t i = first; i < end; i++)
+          panels[((p * pairs + i / 2) * PANEL + c) * 2 + i % 2] =
+              o < out && i < in ? w[o * by_out + i * by_in] : 0;
       }
 }
