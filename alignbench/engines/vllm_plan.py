@@ -34,7 +34,7 @@ def plan_probes(
     only (options of one token, or equal sequences), of no more than ``at_once`` such tokens. They are sorted
     by their ids, so that what begins alike follows one another and finds it in the prefix cache."""
     probes: list[Probe] = []
-    for i in sorted(rows, key=lambda i: (sequences[i], i)):
+    for i in sorted(rows, key=lambda i: (sequences[i][:-1], sequences[i][-1], i)):
         prompt, last = tuple(sequences[i][:-1]), sequences[i][-1]
         probe = probes[-1] if probes else None
         full = probe is not None and len(probe.lasts) == at_once and last not in probe.lasts
