@@ -56,7 +56,8 @@ class Settings:
 
 def installed() -> bool:
     """Whether vLLM can be imported; it is not."""
-    return importlib.util.find_spec("vllm") is not None
+    spec = importlib.util.find_spec("vllm")
+    return spec is not None and spec.origin is not None  # a folder of that name is no package
 
 
 def version() -> str | None:

@@ -28,7 +28,7 @@ from alignbench.engines.vllm_plan import (
 )
 from alignbench.errors import UsageError, WorkError
 
-SIDE = Path(__file__).resolve().parents[1] / "vllm" / "parity_side.py"
+SIDE = Path(__file__).resolve().parents[1] / "peers" / "vllm_parity.py"
 CONTEXTS = ["the cat sat on the mat and", "the cat sat on the mat and the dog", "", "where is"]
 SCORES = [
     *(Score(context, end) for context in CONTEXTS for end in (" the dog ran", " a", " b", " the mat")),
@@ -339,71 +339,72 @@ def test_vllms_own_reason_is_said_when_it_cannot_load_a_model(
 # ---- vLLM itself
 
 
-@pytest.fixture(scope="session")
-def parity(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.mark.slow
+def test_vllm_gives_the_same_numbers_and_texts(shared_data: Path, tmp_path: Path) -> None:
+    """One test, as all of it comes from one process of vLLM's Python."""
     python = os.environ.get("ALIGNBENCH_VLLM_PYTHON")
     if not python:
         pytest.skip("vLLM is absent: set ALIGNBENCH_VLLM_PYTHON to a Python that has it, and what we need")
-    scratch = tmp_path_factory.mktemp("parity")
-    environment = {"ALIGNBENCH_HOME": str(scratch / "home"), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    command = [python, str(SIDE), str(shared_data), str(scratch / "scratch"), str(scratch / "found.json")]
+    environment = {"ALIGNBENCH_HOME": str(tmp_path / "home"), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = [python, str(SIDE), str(shared_data), str(tmp_path / "scratch"), str(tmp_path / "found.json")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found: dict[str, Any] = json.loads((scratch / "found.json").read_text())
-    return found
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["models"]) == ["llama", "qwen2", "gpt2"]
+    for model in found["models"].values():
+        check_scores(model["scores"])
+        check_texts(model["texts"])
+        check_samples(model["samples"])
+        check_tasks(model["tasks"])
+    check_lora(found["lora"])
+    assert found["parallel"]["n"] == 24
+    assert found["parallel"]["worst"] <= 1e-4
+    check_refusals(found["refusals"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
-class TestParity:
-    def test_log_probabilities(self, parity: dict[str, Any], architecture: str) -> None:
-        scores = parity["models"][architecture]["scores"]
-        assert scores["hellaswag"]["n"] == 80
-        assert scores["hellaswag"]["spread"] > 10, "log-probabilities that hardly vary would prove little"
-        for name, found in scores.items():
-            assert found["worst_a_token"] <= 1e-4, name
-            if name != "rolling":  # a sum over thousands of tokens, whose rounding adds up
-                assert found["worst"] <= 1e-4 * 5, name
-            assert found["same_counts"], name
-            assert found["flags_differ"] == 0, name
-        assert 0 < scores["its own words"]["greedy"] < scores["its own words"]["n"]
-        assert scores["mmlu_5shot"]["computed"] < 0.5, "four options of a question are one request"
-        assert scores["hellaswag"]["computed"] < 1
-
-    def test_greedy_texts(self, parity: dict[str, Any], architecture: str) -> None:
-        texts = parity["models"][architecture]["texts"]
-        for name, found in texts.items():
-            assert found["unexplained"] == 0, name
-            assert all(gap < 1e-3 for gap in found["near_ties"]), (name, found["near_ties"])
-            assert len(found["near_ties"]) <= found["n"] / 10, name
-            assert found["worst"] <= 1e-4, name
-            assert found["greedy_sampling_logprobs"], name
-        assert sum(found["finish"]["stop"] for found in texts.values()) > 5
-        assert sum(found["finish"]["length"] for found in texts.values()) > 5
-
-    def test_samples(self, parity: dict[str, Any], architecture: str) -> None:
-        samples = parity["models"][architecture]["samples"]
-        assert samples["same_again"]
-        assert samples["same_in_part"]
-        assert samples["distinct"] > 12
-        assert samples["worst"] <= 1e-4
-        assert samples["plain_is_raw"]
-        assert samples["filtered_is_unknown"]
-
-    def test_tasks(self, parity: dict[str, Any], architecture: str) -> None:
-        found = parity["models"][architecture]["tasks"]
-        assert set(found) == {"hellaswag", "sst2", "lambada", "sums"}
-        for name, task in found.items():
-            assert task["held"], name
-            assert task["outputs_differ"] == 0, name
-            hf, vllm = task["values"]
-            for a, b in zip(hf, vllm, strict=True):
-                assert a == pytest.approx(b, abs=1e-4), name
+def check_scores(scores: dict[str, Any]) -> None:
+    assert scores["hellaswag"]["n"] == 80
+    assert scores["hellaswag"]["spread"] > 10, "log-probabilities that hardly vary would prove little"
+    for name, found in scores.items():
+        assert found["worst_a_token"] <= 1e-4, name
+        assert found["beyond"] <= 1e-4, name
+        assert found["same_counts"], name
+        assert found["flags_differ"] == 0, name
+    assert 0 < scores["its own words"]["greedy"] < scores["its own words"]["n"]
+    assert scores["mmlu_5shot"]["computed"] < 0.5, "four options of a question are one request"
+    assert scores["hellaswag"]["computed"] < 1
 
 
-@pytest.mark.slow
-def test_lora(parity: dict[str, Any]) -> None:
-    found = parity["lora"]
+def check_texts(texts: dict[str, Any]) -> None:
+    for name, found in texts.items():
+        assert found["unexplained"] == 0, name
+        assert all(gap < 1e-3 for gap in found["near_ties"]), (name, found["near_ties"])
+        assert len(found["near_ties"]) <= found["n"] / 10, name
+        assert found["worst"] <= 1e-4, name
+        assert found["greedy_sampling_logprobs"], name
+    for finish in ("stop", "length"):
+        assert sum(found["finish"][finish] for found in texts.values()) > 5
+
+
+def check_samples(samples: dict[str, Any]) -> None:
+    assert samples["same_again"]
+    assert samples["same_in_part"]
+    assert samples["distinct"] > 12
+    assert samples["worst"] <= 1e-4
+    assert samples["plain_is_raw"]
+    assert samples["filtered_is_unknown"]
+
+
+def check_tasks(tasks: dict[str, Any]) -> None:
+    assert set(tasks) == {"hellaswag", "sst2", "lambada", "sums"}
+    for name, task in tasks.items():
+        assert task["held"], name
+        assert task["outputs_differ"] == 0, name
+        for a, b in zip(*task["values"], strict=True):
+            assert a == pytest.approx(b, abs=1e-4), name
+
+
+def check_lora(found: dict[str, Any]) -> None:
     assert found["moved"] > 0.1, "an adapter that changes nothing would prove nothing"
     assert found["identities"]
     assert found["scores"]["worst_a_token"] <= 1e-4
@@ -411,15 +412,7 @@ def test_lora(parity: dict[str, Any]) -> None:
     assert all(gap < 1e-3 for gap in found["texts"]["near_ties"])
 
 
-@pytest.mark.slow
-def test_data_parallel(parity: dict[str, Any]) -> None:
-    assert parity["parallel"]["n"] == 24
-    assert parity["parallel"]["worst"] <= 1e-4
-
-
-@pytest.mark.slow
-def test_what_vllm_cannot_do_is_one_sentence(parity: dict[str, Any]) -> None:
-    said = parity["refusals"]
+def check_refusals(said: dict[str, str]) -> None:
     assert said["head size"].startswith("UsageError: policy 'vllm:")
     assert "cannot load the model: " in said["head size"]
     assert "--engine hf" in said["head size"]

@@ -1,6 +1,6 @@
 """The engines ``hf`` and ``vllm`` on the same checkpoints and requests, in a Python that has vLLM.
 
-usage: python tests/vllm/parity_side.py DATA SCRATCH OUT.json [ARCHITECTURE…]
+usage: python tests/peers/vllm_parity.py DATA SCRATCH OUT.json [ARCHITECTURE…]
 
 Writes what was found; ``tests/engines/test_engine_vllm.py`` judges it.
 """
@@ -65,6 +65,7 @@ class Sides:
         return {
             "n": len(ours),
             "worst": max(abs(a.logprob - b.logprob) for a, b in zip(ours, theirs)),
+            "beyond": max(abs(a.logprob - b.logprob) - 1e-6 * abs(a.logprob) for a, b in zip(ours, theirs)),
             "worst_a_token": max(
                 abs(a.logprob - b.logprob) / max(1, a.n_tokens) for a, b in zip(ours, theirs)
             ),
