@@ -70,6 +70,15 @@ def version() -> str | None:
     return None
 
 
+def for_cuda() -> bool:
+    """Whether what is installed is vLLM's ordinary build, which computes on GPUs. It is not imported."""
+    try:
+        found = metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return False
+    return installed() and not found.endswith("cpu")
+
+
 def require(what: str) -> None:
     """Refuse to go on without vLLM.
 
