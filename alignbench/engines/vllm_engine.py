@@ -373,16 +373,16 @@ class VLLMEngine:
             outputs: list[Any] = engine.step()
         except Exception as error:
             self.close()
+            reason = _reason(error)
+            mend = "a smaller --batch-tokens or dtype" if "memory" in reason.lower() else "--engine hf"
             raise WorkError(
-                f"policy {self.policy.spec!r}: vLLM failed ({_reason(error)}); what was answered is kept; "
-                "where memory ran out, use a smaller --batch-tokens or dtype"
+                f"policy {self.policy.spec!r}: vLLM failed ({reason}); what was answered is kept; use {mend}"
             ) from error
         return outputs
 
     def _count(self, output: Any) -> None:
-        """Tokens for ``work``: what is generated is counted by ``_decoded``."""
+        """Tokens for ``work``, but for those that answers are counted by."""
         read = len(output.prompt_token_ids)
-        self.work.total_tokens += read
         self.work.computed_tokens += read - min(read, versions.cached_tokens(output))
 
     def _decoded(self, request: Generate, output: Any) -> tuple[Decoded, bool]:
@@ -391,6 +391,7 @@ class VLLMEngine:
         ids = tuple(int(i) for i in row.token_ids)
         logprobs = tuple(float(at[i].logprob) for i, at in zip(ids, row.logprobs))
         _require_numbers(logprobs)
+        self.work.total_tokens += len(output.prompt_token_ids)
         self.work.decoded_tokens += len(ids)
         return Decoded(ids, logprobs, sampling_logprobs(request, logprobs)), isinstance(row.stop_reason, str)
 
@@ -426,6 +427,7 @@ class VLLMEngine:
                         raise WorkError(f"policy {self.policy.spec!r}: vLLM left log-probabilities out")
                     else:
                         found += scored
+                        self.work.total_tokens += len(probes[k].prompt) * len(scored)
                 if found:
                     yield found
 

@@ -9,7 +9,9 @@ import gc
 import importlib.util
 import inspect
 import os
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -101,7 +103,11 @@ def on_cpu() -> bool:
 
 
 def load(settings: Settings) -> Any:
-    """``vllm.LLM`` of a model. What this version has no name for is left at its default."""
+    """``vllm.LLM`` of a model, tried on one token. What this version has no name for is left at its default.
+
+    Raises:
+        Exception: whatever vLLM raises for a model that it cannot compute.
+    """
     _prepare()
     from vllm import LLM, EngineArgs
 
@@ -128,7 +134,14 @@ def load(settings: Settings) -> Any:
     if settings.lora_rank:
         wanted |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": settings.lora_rank}
     known = inspect.signature(EngineArgs).parameters
-    return LLM(**{name: value for name, value in wanted.items() if name in known})
+    llm = LLM(**{name: value for name, value in wanted.items() if name in known})
+    try:  # some of what it cannot compute shows only then
+        llm.generate([token_prompt([0])], sampling_params(max_tokens=1, temperature=0.0), use_tqdm=False)
+    except BaseException:
+        with suppress(Exception):
+            close(llm)
+        raise
+    return llm
 
 
 def close(llm: Any) -> None:
@@ -213,6 +226,7 @@ def _parameters() -> frozenset[str]:
 def _prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
 
 
 def _cache_gib() -> int:

@@ -53,11 +53,12 @@ class Sides:
     """One checkpoint, with both engines."""
 
     def __init__(self, spec: str, name: str) -> None:
-        self.hf = open_engine(parse_policy(f"{name}={spec}?dtype=float32"))
-        self.vllm = open_engine(parse_policy(f"{name}={spec}?dtype=float32"), engine="vllm")
+        self.hf = open_engine(parse_policy(f"{name}={spec}"))
+        self.vllm = open_engine(parse_policy(f"{name}={spec}"), engine="vllm")
 
     def scores(self, requests: Any) -> dict[str, Any]:
         """How far log-probabilities are apart: absolutely, and beyond what a long sum's rounding allows."""
+        started = time.monotonic()
         before = self.vllm.work.total_tokens, self.vllm.work.computed_tokens
         ours, theirs = ask(self.hf, requests).raw, ask(self.vllm, requests).raw
         flags = [a.greedy == b.greedy for a, b in zip(ours, theirs)]
@@ -74,6 +75,7 @@ class Sides:
             "greedy": sum(a.greedy for a in ours),
             "same_counts": all((a.n_tokens, a.cut) == (b.n_tokens, b.cut) for a, b in zip(ours, theirs)),
             "computed": computed / total,
+            "seconds": time.monotonic() - started,
         }
 
     def texts(self, requests: Any) -> dict[str, Any]:
