@@ -35,7 +35,7 @@ OPTIONS = (
         envvar="ALIGNBENCH_DATA",
         help="Local mirror of data sets, looked up before the hub.",
     ),
-    click.option("--engine", metavar="NAME", help="Engine for policies that are weights: hf (default) or vllm."),
+    click.option("--engine", metavar="NAME", help="Of policies that are weights: hf (default) or vllm."),
     click.option(
         "--batch-tokens",
         type=int,

@@ -34,16 +34,18 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 def _told(plan: Plan, policy: Policy) -> dict[str, Any]:
     try:
-        engines.engine_of(policy, plan.settings.engine)
-        return asdict(_cost(plan, policy)) | {"problem": None}
+        engine = engines.engine_of(policy, plan.settings.engine)
+        return asdict(_cost(plan, policy, engine)) | {"problem": None}
     except UsageError as error:
         return {"policy": policy.name, "problem": str(error)}
 
 
-def _cost(plan: Plan, policy: Policy) -> PolicyCost:
+def _cost(plan: Plan, policy: Policy, engine: str) -> PolicyCost:
     settings = plan.settings
     tasks = [(task, plan.documents[task.name]) for task in plan.tasks]
-    cost = partial(policy_cost, policy, tasks, seed=settings.seed, batch_tokens=settings.batch_tokens)
+    cost = partial(
+        policy_cost, policy, tasks, seed=settings.seed, batch_tokens=settings.batch_tokens, engine=engine
+    )
     if settings.fresh or not ledger_path(settings.workspace).exists():  # opening would make one
         return cost(None)
     with Ledger.open(settings.workspace) as ledger:

@@ -13,6 +13,7 @@ from alignbench import engines
 from alignbench.compare import lineage, recordings
 from alignbench.compare.recordings import Recorded
 from alignbench.compare.results import FILE, read_results
+from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
@@ -100,6 +101,10 @@ def make_plan(
         _check_policy(policy, settings)
     read = recordings.read_recordings(parsed)
     notes: list[str] = []
+    if settings.engine is None:
+        engine, note = default_engine(parsed)
+        settings = replace(settings, engine=engine)
+        notes += [note] if note else []
     if tasks is None and read:
         tasks, note = recordings.tasks_named(read, settings.tasks_dirs)
         notes.append(note)

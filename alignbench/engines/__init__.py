@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import UsageError, nearest
 
@@ -50,6 +50,21 @@ def open_engine(
     return opened
 
 
+def known_identity(policy: Policy, engine: str) -> dict[str, Any] | None:
+    """The ``Engine.identity`` that a policy on weights has, where it can be told without loading them.
+
+    Raises:
+        UsageError: its files cannot be found.
+    """
+    if engine == "vllm":
+        from alignbench.engines.vllm_engine import identity_of
+
+        return identity_of(policy)
+    from alignbench.engines.lazy import known_identity as of_hf
+
+    return of_hf(policy)
+
+
 def engine_of(policy: Policy, engine: str | None = None) -> str:
     """The engine that runs a policy; the arguments are those of ``open_engine``.
 
@@ -61,7 +76,7 @@ def engine_of(policy: Policy, engine: str | None = None) -> str:
     kind = engine or policy.kind
     if kind not in ENGINES:
         raise UsageError(
-            f"policy {policy.spec!r}: there is no engine {kind!r}{nearest(kind, ENGINES)}; "
+            f"policy {policy.spec!r}: there is no engine {kind!r}{nearest(kind, list(ENGINES))}; "
             f"use {' or '.join(ENGINES)}"
         )
     if policy.kind not in ON_WEIGHTS:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignbench.engines.answering import eos_ids_of
 from alignbench.errors import WorkError
 
 COPIED = 2**28
@@ -58,16 +59,8 @@ def quick_head(head: Any) -> Any:
 
 
 def eos_ids(module: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a completion: the generation config's, else the config's, else the tokenizer's."""
-    text_config = module.config.get_text_config()
-    for ids in (
-        getattr(getattr(module, "generation_config", None), "eos_token_id", None),
-        getattr(text_config, "eos_token_id", None),
-        tokenizer.eos_token_id,
-    ):
-        if ids is not None:
-            return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
-    return ()
+    """Ids that end a completion; see ``answering.eos_ids_of``."""
+    return eos_ids_of(getattr(module, "generation_config", None), module.config, tokenizer)
 
 
 def pad_id(tokenizer: Any) -> int:

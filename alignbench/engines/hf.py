@@ -9,8 +9,6 @@ A change here that may change an answer raises ``identity.NUMERICS``.
 from __future__ import annotations
 
 import inspect
-import logging
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.engines import heads, memory, packed
+from alignbench.engines.answering import add_up, complete, decode_rows, spans_of, warn_cut
 from alignbench.engines.decode import Decoded, decode_batch
-from alignbench.engines.encoding import rolling_windows
 from alignbench.engines.fused import Fused
 from alignbench.engines.inflight import Wave, plan_waves
 from alignbench.engines.inputs import Inputs, Tokens, positions_of
@@ -37,7 +35,6 @@ from alignbench.engines.stops import Pauses, StopStrings
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.errors import WorkError
 
-log = logging.getLogger(__name__)
 R = TypeVar("R")
 MOST_ROWS = {"cpu": 256, "cuda": 512}
 """Rows that are decoded together at most; more of them make it no faster."""
@@ -201,17 +198,11 @@ class HFEngine:
         heads.require_language_model(self.module)
         tokens = self.inputs.pairs(requests)
         self._warn_cut(tokens.cuts)
-        owners, sequences, starts = [], [], []
-        for i, (request, ids, start) in enumerate(zip(requests, tokens.sequences, tokens.starts)):
-            spans = rolling_windows(len(ids), self.context_length) if request.rolling else []
-            for first, target, end in spans or [(0, start, len(ids))]:
-                owners.append(i)
-                sequences.append(ids[first:end])
-                starts.append(target - first)
-        scorer = make_scorer(self, sequences, starts)
+        spans = spans_of(requests, tokens, self.context_length)
+        scorer = make_scorer(self, spans.sequences, spans.starts)
         done = frozenset(held)
-        skipped = [part for part, owner in enumerate(owners) if owner in done]
-        for batch in join_parts(self._run(scorer.batches, skipped, scorer), owners):
+        skipped = [part for part, owner in enumerate(spans.owners) if owner in done]
+        for batch in join_parts(self._run(scorer.batches, skipped, scorer), spans.owners):
             yield [(i, replace(add_up(parts), cut=tokens.cuts[i])) for i, parts in batch]
 
     def reward(
@@ -370,44 +361,18 @@ class HFEngine:
 
     def _warn_cut(self, cuts: Sequence[int]) -> None:
         """Say that texts were cut; a live module's engine, which is asked again and again, says it once."""
-        n = sum(map(bool, cuts))
-        if n and not (self._warned and self._identity.get("live")):
-            self._warned = True
-            log.warning(
-                "alignbench: %d of %d texts exceed the model's context of %s tokens and are cut on the left",
-                n,
-                len(cuts),
-                self.context_length,
-            )
+        if not (self._warned and self._identity.get("live")):
+            self._warned = warn_cut(cuts, self.context_length) or self._warned
 
     def _decode(self, rows: list[list[int]]) -> list[str]:
-        texts: list[str] = self.tokenizer.batch_decode(
-            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return texts
+        return decode_rows(self.tokenizer, rows)
 
     def _completion(
         self, request: Generate, prompt: Sequence[int], cut: int, row: Decoded, eos: Collection[int]
     ) -> Completion:
-        finish: Literal["eos", "stop", "length"] = "eos" if row.token_ids[-1] in eos else "length"
-        text = self._decode([list(row.token_ids[:-1] if finish == "eos" else row.token_ids)])[0]
-        found = [at for at in map(text.find, request.sampling.stop) if at >= 0]
-        if found:
-            text, finish = text[: min(found)], "stop"
-        return Completion(
-            text, tuple(prompt), row.token_ids, row.logprobs, row.sampling_logprobs, finish, cut
-        )
+        return complete(request, prompt, cut, row, eos, self._decode)
 
 
 def _cut(rows: list[int], parts: int) -> list[list[int]]:
     size = -(-len(rows) // parts) or 1
     return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def add_up(parts: Sequence[Scored]) -> Scored:
-    """A request's answer from those of its windows; the sum does not depend on their order."""
-    return Scored(
-        math.fsum(part.logprob for part in parts),
-        sum(part.n_tokens for part in parts),
-        all(part.greedy for part in parts),
-    )

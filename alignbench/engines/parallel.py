@@ -1,5 +1,5 @@
-"""Data parallelism: the engine ``hf`` on several devices of one machine, with a process and a copy of the
-model for each. Torch is not imported here; the processes do."""
+"""Data parallelism: an engine on several devices of one machine, with a process and a copy of the model for
+each. Torch is not imported here; the processes do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +34,7 @@ CHUNKS = 4
 fewer let more requests share what their texts begin with."""
 CHARACTERS = 4
 """Characters that a token of text has, about."""
+Load = Callable[[Policy, int | None, int], Any]
 
 
 def devices_of(policy: Policy) -> list[str]:
@@ -65,17 +66,27 @@ class ParallelEngine:
     devices gives the same bytes. The processes end with this object, and with this process however it ends.
 
     Args:
-        policy: of kind ``hf``.
+        policy: that weights are loaded for.
         devices: torch's names of them, one a process. A CPU may be named several times: its threads are
             divided.
         batch_tokens: tokens that a batch may hold, on each device.
+        load: makes a process's engine, of the policy with its ``device``, ``batch_tokens`` and the number
+            of processes that share the CPU; that of the engine ``hf`` by default.
 
     Raises:
         UsageError: the policy cannot be loaded, or a device cannot be used.
         WorkError: a process ended, or the devices do not answer alike (by the dtype that fits each).
     """
 
-    def __init__(self, policy: Policy, devices: Sequence[str], *, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        devices: Sequence[str],
+        *,
+        batch_tokens: int | None = None,
+        load: Load | None = None,
+    ) -> None:
+        self._load = load or _load
         self.policy, self.devices, self._batch_tokens = policy, tuple(devices), batch_tokens
         self._workers: list[_Worker] = []
         self._done: dict[connection.Connection, Work] = {}
@@ -174,7 +185,7 @@ class ParallelEngine:
         for device in self.devices:
             ours, theirs = context.Pipe()
             policy = replace(self.policy, options={**self.policy.options, "device": device})
-            arguments = (theirs, policy, self._batch_tokens, sharers)
+            arguments = (theirs, policy, self._batch_tokens, sharers, self._load)
             process = context.Process(target=_work, args=arguments, daemon=True, name=f"engine on {device}")
             process.start()
             theirs.close()  # so that the end of the process is the end of the pipe
@@ -268,14 +279,16 @@ def _end(workers: list[_Worker]) -> None:
 # ---- in the process of one device
 
 
-def _work(pipe: connection.Connection, policy: Policy, batch_tokens: int | None, sharers: int) -> None:
+def _work(
+    pipe: connection.Connection, policy: Policy, batch_tokens: int | None, sharers: int, load: Load
+) -> None:
     """Answer what the parent sends: identity and description at first, then for each call the batches and
     what has been computed so far. An error is sent and ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its processes
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the parent let go
         try:
-            engine = _load(policy, batch_tokens, sharers)
+            engine = load(policy, batch_tokens, sharers)
             pipe.send((dict(engine.identity), dict(engine.describe())))
             while True:
                 verb, requests, held = pipe.recv()

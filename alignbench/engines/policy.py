@@ -11,7 +11,9 @@ from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 
 KINDS = ("hf", "vllm", "openai", "recorded")
-OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator")
+PARALLEL = ("tensor_parallel", "data_parallel")
+"""Options of the engine ``vllm``: over how many devices a model is split, and how many copies there are."""
+OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator", *PARALLEL)
 
 
 @dataclass(frozen=True)

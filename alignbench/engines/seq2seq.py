@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.engines import heads
+from alignbench.engines.answering import add_up
 from alignbench.engines.decode import decode_batch
 from alignbench.engines.encoding import rolling_windows
-from alignbench.engines.hf import HFEngine, add_up
+from alignbench.engines.hf import HFEngine
 from alignbench.engines.plan import join_parts, plan_shared
 from alignbench.engines.scoring import LOGITS
 from alignbench.engines.seq2seq_inputs import Seq2SeqInputs

@@ -58,7 +58,8 @@ class Completion:
     ``token_ids`` holds the sampled tokens as sampled (never decoded and tokenized again), with the EOS token
     where the model ended by itself; ``text`` is cut before the first stop string and has no special tokens.
     ``logprobs`` are raw model log-probabilities (float32, natural log) of those tokens;
-    ``sampling_logprobs`` those of the distribution that was sampled from (temperature, top-k, top-p).
+    ``sampling_logprobs`` those of the distribution that was sampled from (temperature, top-k, top-p); empty
+    where the engine does not tell them.
     ``finish``: ``"eos"``, ``"stop"`` (a stop string) or ``"length"`` (``max_tokens`` ran out: truncated).
     ``cut``: tokens that the prompt lost on its left, because it did not fit into the model's context.
     """

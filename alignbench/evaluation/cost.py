@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from alignbench.engines import known_identity
 from alignbench.engines.estimate import Rates, Work, extrapolate, peak_bytes, seconds
 from alignbench.engines.inputs import Inputs, Tokens, open_inputs
-from alignbench.engines.lazy import known_identity
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Generate, Request
 from alignbench.evaluation.plan import request_text
@@ -73,6 +73,7 @@ def policy_cost(
     *,
     seed: int = 0,
     batch_tokens: int | None = None,
+    engine: str = "hf",
 ) -> PolicyCost:
     """Count and estimate; nothing is asked of the model.
 
@@ -81,6 +82,7 @@ def policy_cost(
         ledger: answers that it holds cost nothing; None: everything is computed.
         seed: of the run, and of the sample of documents where there are many.
         batch_tokens: of a forward pass; the engine's own choice by default.
+        engine: whose answers are looked for; time and memory are estimated as the engine ``hf`` takes them.
 
     Raises:
         UsageError: the policy's config or tokenizer cannot be read.
@@ -90,7 +92,7 @@ def policy_cost(
     inputs, config = open_inputs(policy)
     setting = plan_setting(policy, config, batch_tokens)
     rates = measure(setting)
-    identity = None if ledger is None else known_identity(policy)
+    identity = None if ledger is None else known_identity(policy, engine)
     rows, longest = [], 0
     for task, documents in tasks:
         asked = [requests_of(task, document, seed) for document in documents]
