@@ -11,7 +11,9 @@ from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 
 KINDS = ("hf", "vllm", "openai", "recorded")
-OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator")
+OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator", "task", "sample")
+RECORDED_OPTIONS = ("task", "sample")
+"""Options that only recorded outputs have."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def parse_policy(text: str) -> Policy:
             raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, OPTIONS)}")
         if not eq or not value:
             raise UsageError(f"policy {text!r}: option {key!r} has no value; write {key}=VALUE")
+        if key in RECORDED_OPTIONS and kind != "recorded":
+            raise UsageError(f"policy {text!r}: {key!r} is for recorded outputs; leave it out")
         options[key] = unquote(value)
     if not name and kind == "recorded":
         name = options.get("generator") or stem(target)
