@@ -315,7 +315,9 @@ def _logged(policy: Policy, file: Path, number: int, task: str, row: Mapping[str
     try:
         asked = [list(each.values()) for each in row["arguments"].values()]
         answers = row["resps"]
-        prompt, scored, texts = asked[0][0], {}, ()
+        prompt = asked[0][0]
+        scored: dict[str, Scored] = {}
+        texts: tuple[str, ...] = ()
         if len(asked[0]) == 1:  # a whole document: nothing stands before it
             prompt, scored = "", {str(asked[0][0]): Scored(float(answers[0][0]), 0, False)}
         elif isinstance(asked[0][1], str):
