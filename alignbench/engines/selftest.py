@@ -11,12 +11,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Completion, Engine, Generate, Sampling, Score, Scored
 
-R = TypeVar("R")
 MODEL = "pocket?dtype=float32"
 REFERENCE = "hf, padded"
 TOLERANCE = 1e-4
@@ -72,32 +71,25 @@ class _Run:
 def run_selftest() -> SelfTest:
     """Score and generate with every engine that is here, and compare."""
     started = time.perf_counter()
-    reference, failed = _try(REFERENCE, _padded)
-    if reference is None:
-        assert failed is not None
-        return SelfTest((failed,), "unknown", False, time.perf_counter() - started)
-    engines = [
-        EngineTest(
-            REFERENCE,
-            "ok",
-            "the reference",
-            generated_per_second=reference.generated_per_second,
-            scored_per_second=reference.scored_per_second,
-        )
-    ]
+    reference = _try(REFERENCE, _padded)
+    if isinstance(reference, EngineTest):
+        return SelfTest((reference,), "unknown", False, time.perf_counter() - started)
+    rates = reference.generated_per_second, reference.scored_per_second
+    results = [EngineTest(REFERENCE, "ok", "the reference", None, None, *rates)]
     packed = _hf()
     compiled = _compiled(packed)
-    makers: list[tuple[str, Callable[[], Engine]]] = [("hf", lambda: packed)]
+    makers: dict[str, Callable[[], Engine]] = {"hf": lambda: packed}
     if compiled:
-        makers.append(("hf, torch steps", _torch_steps))
-    if importlib.util.find_spec("vllm") is not None:
-        makers.append(("vllm", _vllm))
-    for name, make in makers:
-        run, failed = _try(name, make)
-        engines.append(_compared(name, run, reference) if run is not None else failed)  # type: ignore[arg-type]
-    if importlib.util.find_spec("vllm") is None:
-        engines.append(EngineTest("vllm", "absent", "not installed"))
-    return SelfTest(tuple(engines), str(packed.device), compiled, time.perf_counter() - started)
+        makers["hf, torch steps"] = _torch_steps
+    vllm = importlib.util.find_spec("vllm") is not None
+    if vllm:
+        makers["vllm"] = _vllm
+    for name, make in makers.items():
+        run = _try(name, make)
+        results.append(run if isinstance(run, EngineTest) else _compared(name, run, reference))
+    if not vllm:
+        results.append(EngineTest("vllm", "absent", "not installed"))
+    return SelfTest(tuple(results), str(packed.device), compiled, time.perf_counter() - started)
 
 
 def _hf() -> Any:
@@ -109,13 +101,15 @@ def _hf() -> Any:
 def _padded() -> Engine:
     engine: Any = _hf()
     engine.packs = False
-    return engine  # type: ignore[no-any-return]
+    made: Engine = engine
+    return made
 
 
 def _torch_steps() -> Engine:
     engine: Any = _hf()
     engine.compiles = False
-    return engine  # type: ignore[no-any-return]
+    made: Engine = engine
+    return made
 
 
 def _vllm() -> Engine:
@@ -130,14 +124,14 @@ def _compiled(engine: Any) -> bool:
     return engine.packs and engine.compiles and native_for(engine, 2 * TOKENS) is not None
 
 
-def _try(name: str, make: Callable[[], Engine]) -> tuple[_Run | None, EngineTest | None]:
+def _try(name: str, make: Callable[[], Engine]) -> _Run | EngineTest:
     """An engine's answers, or the result that says how it failed: whatever goes wrong in it is what is asked
     for here."""
     try:
-        return _run(make()), None
+        return _run(make())
     except Exception as error:
         words = " ".join(str(error).split())[:300]
-        return None, EngineTest(name, "broken", f"{type(error).__name__}: {words}")
+        return EngineTest(name, "broken", f"{type(error).__name__}: {words}")
 
 
 def _run(engine: Engine) -> _Run:
