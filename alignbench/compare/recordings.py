@@ -84,7 +84,13 @@ def _named(recording: Recording | SampleLog, entries: Sequence[Entry]) -> list[s
     """Our names of the tasks that a recording names; None where a row names none."""
     if isinstance(recording, Recording):
         return recording.tasks
-    return [entry.name for entry in entries if recording.of_task(entry.name) is not None]
+    if "task" in recording.policy.options:
+        return []  # it says which rows are meant, not for which task of ours
+    found = {entry.name: theirs for entry in entries if (theirs := recording.of_task(entry.name)) is not None}
+    # with exemplars it answers the task that has as many, where there is one
+    return [
+        name for name, theirs in found.items() if f"{name}_{recording.shots.get(theirs)}shot" not in found
+    ]
 
 
 def join_recordings(

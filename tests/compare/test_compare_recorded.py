@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from toy_rules import write_jsonl
 
+from alignbench.compare.recordings import read_recordings, tasks_named
 from alignbench.compare.results import Comparison
 from alignbench.compare.run import run_comparison
+from alignbench.engines.policy import parse_policy
 from alignbench.errors import UsageError
 
 
@@ -277,3 +279,17 @@ def test_a_log_of_other_tasks(compare, logged, rules) -> None:
         compare(logged("theirs"), tasks=["toy_asks"])
     with pytest.raises(UsageError, match=r"name no known task in common .*\(toy_pick\)"):
         compare(logged("some", tasks=("toy_pick",)), tasks=None, tasks_dirs=())
+    with pytest.raises(UsageError, match=r"name no known task in common .*say which tasks"):
+        compare(logged("third") + "?task=toy_pick", tasks=None)
+
+
+def test_exemplars_say_which_task_is_meant(logged, tasks_dir: Path, tmp_path: Path) -> None:
+    (tasks_dir / "toys" / "toy_pick_2shot.yaml").write_text(
+        "extends: toy_pick.yaml\ntask: toy_pick_2shot\nfew_shot: {n: 2}\n"
+    )
+    policy = parse_policy(logged("one", tasks=("toy_pick",)))
+    results = tmp_path / "one" / "org__model" / "results_2026-01-02T03-04-05.000000.json"
+    for shots, meant in ((0, "toy_pick"), (2, "toy_pick_2shot")):
+        results.write_text(json.dumps({"n-shot": {"toy_pick": shots}}))
+        tasks, _ = tasks_named(read_recordings([policy]), [tasks_dir])
+        assert tasks == [meant]
