@@ -88,6 +88,7 @@ def test_no_module_shadows_a_package_that_we_use() -> None:
         ["tasks", "list"],
         ["report"],
         ["browse"],
+        ["doctor"],
     ],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:

@@ -41,8 +41,8 @@ def command(policies: tuple[str, ...], **options: Any) -> None:
     """Compare policies: win-rates, deltas and alignment tax, with intervals, and a report.
 
     A POLICY is [NAME=]PATH_OR_HUB_ID[@revision][?key=value&…], or [NAME=]recorded:FILE[?generator=NAME] for
-    outputs that exist already (rows with output or response, and doc_id, prompt or instruction). What the
-    ledger holds is not computed again.
+    outputs that exist already: rows with output or response, and doc_id, prompt or instruction; or a folder
+    of samples that lm-eval logged. What the ledger holds is not computed again.
     """
     if len(policies) < 2:
         raise UsageError("compare needs two policies or more; for one there is alignbench eval")

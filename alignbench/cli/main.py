@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": "Run tasks on one policy.",
     "winrate": "Statistics on preferences that were already collected.",
     "tasks": "List, show and check tasks.",
+    "doctor": "What is installed, which engine is used, and whether it computes right.",
     "report": "Build report.html again from a finished run.",
     "browse": "Serve the runs below a folder on loopback.",
 }

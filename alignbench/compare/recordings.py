@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alignbench.compare.results import RecordedOutputs
-from alignbench.engines import RECORDED
+from alignbench.engines import RECORDED, logged
+from alignbench.engines.logged import Logged, SampleLog
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import TEXT_ONLY, Asked, Join, Recording, open_recording, stripped
+from alignbench.engines.recorded import (
+    TEXT_ONLY,
+    Asked,
+    Join,
+    Record,
+    Recording,
+    open_recording,
+    stripped,
+)
+from alignbench.engines.types import Score
 from alignbench.errors import UsageError
-from alignbench.tasks.registry import list_entries
+from alignbench.evaluation.run import requests_of
+from alignbench.tasks.registry import Entry, list_entries
 from alignbench.tasks.types import Document, Task
 
 SHOWN = 5
@@ -20,16 +33,16 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Recorded:
-    """One recorded policy: task name → how its rows met the documents. ``unmatched``: numbers of the rows
-    that answer no document of the tasks; ``others``: how many rows name another task."""
+    """One recorded policy: task name → how its rows met the documents. ``unmatched``: the rows that answer no
+    document of the tasks; ``others``: how many rows name another task."""
 
-    recording: Recording
+    recording: Recording | SampleLog
     joins: Mapping[str, Join]
-    unmatched: tuple[int, ...]
+    unmatched: tuple[Record | Logged, ...]
     others: int
 
 
-def read_recordings(policies: Sequence[Policy]) -> dict[str, Recording]:
+def read_recordings(policies: Sequence[Policy]) -> dict[str, Recording | SampleLog]:
     """The files of the policies that are recorded, by the policy's name.
 
     Raises:
@@ -39,69 +52,124 @@ def read_recordings(policies: Sequence[Policy]) -> dict[str, Recording]:
 
 
 def tasks_named(
-    recordings: Mapping[str, Recording], tasks_dirs: Sequence[Path] = ()
+    recordings: Mapping[str, Recording | SampleLog], tasks_dirs: Sequence[Path] = ()
 ) -> tuple[list[str], str]:
     """The tasks that every recorded policy names in its rows, and the sentence that says so.
 
     Raises:
-        UsageError: a file's rows name no tasks, or none that all have and that is known and scored as text.
+        UsageError: a file's rows name no tasks, or none that all have and that is known and that they can
+            answer.
     """
-    named = {name: recording.tasks for name, recording in recordings.items()}
+    entries = [entry for entry in list_entries(tasks_dirs) if entry.spec is not None]
+    named = {name: _named(recording, entries) for name, recording in recordings.items()}
     silent = [name for name, tasks in named.items() if tasks is None]
     mend = "say which tasks the outputs answer with --tasks"
     if silent:
         raise UsageError(f"the rows of {', '.join(silent)} do not name their task; {mend}")
-    scored = {e.name for e in list_entries(tasks_dirs) if e.spec is not None and e.spec.kind == "generate"}
+    kinds = logged.KINDS if all(isinstance(r, SampleLog) for r in recordings.values()) else ("generate",)
+    scored = {entry.name for entry in entries if entry.spec is not None and entry.spec.kind in kinds}
     first = next(iter(named.values())) or []
     common = [task for task in first if all(task in (tasks or ()) for tasks in named.values())]
     kept = [task for task in common if task in scored]
     if not kept:
+        theirs = [name for each in recordings.values() if isinstance(each, SampleLog) for name in each.named]
         raise UsageError(
             f"the recorded outputs name no known task in common that is scored as text "
-            f"({', '.join(common) or 'none at all'}); {mend}"
+            f"({', '.join(common or dict.fromkeys(theirs)) or 'none at all'}); {mend}"
         )
     return kept, f"tasks: {', '.join(kept)}, which the recorded outputs name"
 
 
-def join_recordings(recordings: Mapping[str, Recording], tasks: Sequence[Task]) -> dict[str, Recorded]:
+def _named(recording: Recording | SampleLog, entries: Sequence[Entry]) -> list[str] | None:
+    """Our names of the tasks that a recording names; None where a row names none."""
+    if isinstance(recording, Recording):
+        return recording.tasks
+    if "task" in recording.policy.options:
+        return []  # it says which rows are meant, not for which task of ours
+    found = {entry.name: theirs for entry in entries if (theirs := recording.of_task(entry.name)) is not None}
+    # with exemplars it answers the task that has as many, where there is one
+    return [
+        name for name, theirs in found.items() if f"{name}_{recording.shots.get(theirs)}shot" not in found
+    ]
+
+
+def join_recordings(
+    recordings: Mapping[str, Recording | SampleLog], tasks: Sequence[Task]
+) -> dict[str, Recorded]:
     """Join every recorded policy to every task.
 
     Raises:
-        UsageError: a task that asks for more than text, or a join that fails (see ``Recording.join``).
+        UsageError: a task that asks for what was not recorded, or a join that fails (see ``Recording.join``
+            and ``SampleLog.join``).
     """
-    if not recordings:
-        return {}
-    for task in tasks:
-        if task.kind != "generate":
-            raise UsageError(
-                f"task {task.name} asks a model for {_ASKS[task.kind]}, and {next(iter(recordings))} is "
-                f"recorded: {TEXT_ONLY}; leave the task or the policy out"
-            )
-    asked = {task.name: [_asked(document) for document in task.load()] for task in tasks}
-    return {name: _join(recording, asked) for name, recording in recordings.items()}
+    for name, recording in recordings.items():
+        kinds = logged.KINDS if isinstance(recording, SampleLog) else ("generate",)
+        for task in tasks:
+            if task.kind not in kinds:
+                raise UsageError(
+                    f"task {task.name} asks a model for {_ASKS[task.kind]}, and {name} is "
+                    f"recorded: {TEXT_ONLY if len(kinds) == 1 else NO_REWARDS}; "
+                    "leave the task or the policy out"
+                )
+    logs = any(isinstance(recording, SampleLog) for recording in recordings.values())
+    asked = {task.name: _asked(task, logs) for task in tasks} if recordings else {}
+    return {name: _join(recording, tasks, asked) for name, recording in recordings.items()}
 
 
 _ASKS = {"multiple_choice": "log-likelihoods", "loglikelihood": "log-likelihoods", "preference": "rewards"}
 
 
-def _asked(document: Document) -> Asked:
-    instruction = document.fields.get("instruction")
-    if not isinstance(instruction, str):  # the whole prompt is the instruction, and an input is within it
-        return Asked(document.doc_id, document.prompt, document.prompt)
-    return Asked(document.doc_id, document.prompt, instruction, stripped(document.fields.get("input")))
+NO_REWARDS = "lm-eval logs texts and log-likelihoods"
 
 
-def _join(recording: Recording, asked: Mapping[str, Sequence[Asked]]) -> Recorded:
-    only = len(asked) == 1
-    joins = {task: recording.join(task, documents, only=only) for task, documents in asked.items()}
+def _asked(task: Task, logs: bool) -> list[Asked]:
+    """What of a task's documents records may be joined to; for ``logs`` also what is scored."""
+    found = []
+    for document in task.load():
+        instruction, given = document.fields.get("instruction"), stripped(document.fields.get("input"))
+        if not isinstance(instruction, str):  # the whole prompt is the instruction, and an input is within it
+            instruction, given = document.prompt, ""
+        requests = requests_of(task, document) if logs else []
+        scored = tuple(request.continuation for request in requests if isinstance(request, Score))
+        asks = task.asks(document.fields, False) if logs and task.asks is not None else ()
+        found.append(Asked(document.doc_id, document.prompt, instruction, given, scored, asks))
+    return found
+
+
+def _join(
+    recording: Recording | SampleLog, tasks: Sequence[Task], asked: Mapping[str, Sequence[Asked]]
+) -> Recorded:
+    only = len(tasks) == 1
+    if isinstance(recording, SampleLog):
+        joins = {
+            task.name: recording.join(
+                task.name, asked[task.name], kind=task.kind, asks=_of_raw(task), only=only
+            )
+            for task in tasks
+        }
+        named = {recording.of_task(task.name) for task in tasks}
+    else:
+        joins = {task: recording.join(task, documents, only=only) for task, documents in asked.items()}
+        named = {None, *asked}
     used = {number for join in joins.values() for number in join.used}
-    mine = [record for record in recording.records if record.task is None or record.task in asked]
+    mine: list[Record | Logged] = [record for record in recording.records if record.task in named]
     return Recorded(
         recording,
         joins,
-        unmatched=tuple(record.number for record in mine if record.number not in used),
+        unmatched=tuple(record for record in mine if record.number not in used),
         others=len(recording.records) - len(mine),
     )
+
+
+def _of_raw(task: Task) -> logged.Asks:
+    """What the task makes of a row of its data."""
+
+    def asks(row: Mapping[str, Any]) -> Sequence[str] | None:
+        with suppress(UsageError):  # a row of another data set
+            return task.asks(row, True) if task.asks is not None else None
+        return None
+
+    return asks
 
 
 def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[RecordedOutputs]:
@@ -119,7 +187,8 @@ def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Documen
                 missing=len(missing),
                 missing_ids=missing[:SHOWN],
                 unmatched_rows=len(recorded.unmatched),
-                unmatched_first=list(recorded.unmatched[:SHOWN]),
+                unmatched_first=[record.number for record in recorded.unmatched[:SHOWN]],
+                other_prompts=sum(doc_id in join.prompts for doc_id in asked),
             )
         )
     return found
@@ -144,8 +213,13 @@ def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Docume
                 f"{row.task}, joined by the exact {' and '.join(row.joined_by)}; without an output, so "
                 f"missing: {_listed(row.missing_ids, row.missing)}"
             )
+        if row.other_prompts:
+            lines.append(
+                f"{name}: of {row.task}, {row.other_prompts} outputs answer prompts that are not the task's "
+                "own, about the same rows of the data; compare them with outputs to the same prompts"
+            )
     if recorded.unmatched:
-        shown = _listed([str(number) for number in recorded.unmatched[:SHOWN]], len(recorded.unmatched))
+        shown = _listed([row.label for row in recorded.unmatched[:SHOWN]], len(recorded.unmatched))
         lines.append(f"{name}: rows of the file that answer no document of these tasks: {shown}")
     if recorded.others:
         lines.append(f"{name}: {recorded.others} rows of the file are of other tasks")

@@ -63,7 +63,8 @@ class PolicyResult:
 class RecordedOutputs:
     """How the rows of a recorded policy met the documents asked of one task: the columns that joined them,
     the documents without an output (which are missing, not wrong) and the first of their ids, and the rows of
-    the file, counted from 1, that answer no document of any task asked."""
+    the file, counted from 1, that answer no document of any task asked. ``other_prompts``: documents whose
+    output answers another prompt than the task's, about the same row of the data."""
 
     policy: str
     task: str
@@ -73,6 +74,7 @@ class RecordedOutputs:
     missing_ids: list[str]
     unmatched_rows: int
     unmatched_first: list[int]
+    other_prompts: int = 0
 
 
 @dataclass(frozen=True, config=_CONFIG)

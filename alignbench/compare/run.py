@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alignbench import engines, environment
@@ -160,11 +161,14 @@ def _read(plan: Plan, policy: Policy, found: Found) -> None:
     by_task = found.samples.setdefault(policy.name, {})
     found.fingerprints[policy.name] = content_key(identity=dict(recorded.recording.identity))[:16]
     for task in plan.tasks:
-        documents, outputs = plan.documents[task.name], recorded.joins[task.name].outputs
+        documents, join = plan.documents[task.name], recorded.joins[task.name]
         try:
-            by_task[task.name] = score_outputs(
-                policy, task, documents, [outputs.get(document.doc_id) for document in documents]
+            scored = score_outputs(
+                policy, task, documents, [join.outputs.get(document.doc_id) for document in documents]
             )
+            by_task[task.name] = [
+                replace(sample, prompt=join.prompts.get(sample.doc_id, sample.prompt)) for sample in scored
+            ]
         except Exception as error:
             found.failures.append(Failure(policy.name, task.name, _words(error)))
 

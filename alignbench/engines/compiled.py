@@ -83,13 +83,30 @@ class CRows(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled library, or None where there is none; asked once a process."""
+    found, reason = _opened()
+    if found is None:
+        log.info("alignbench: decoding is not compiled here: %s", reason)
+    return found
+
+
+def why_not() -> str | None:
+    """Why there is no library, in a few words; None where there is one. It is tried anew."""
+    return _opened()[1]
+
+
+def compiler() -> str | None:
+    """The C compiler that would be used: ``CC``, else the first that is found."""
+    return os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
+def _opened() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or why there is none."""
     if os.environ.get("ALIGNBENCH_NATIVE") == "0":
-        return None
+        return None, "turned off by ALIGNBENCH_NATIVE=0"
     try:
-        return _declared(ctypes.CDLL(str(_built())))
+        return _declared(ctypes.CDLL(str(_built()))), None
     except (OSError, subprocess.SubprocessError) as error:
-        log.info("alignbench: decoding is not compiled here: %s", error)
-        return None
+        return None, " ".join(str(error).split())
 
 
 def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
@@ -119,18 +136,18 @@ def _built() -> Path:
         OSError: no compiler, or nowhere to keep what it makes.
         SubprocessError: it does not compile the source.
     """
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if not compiler:
+    command = compiler()
+    if not command:
         raise OSError(f"no C compiler ({', '.join(COMPILERS)}) is installed")
     asked = os.environ.get("ALIGNBENCH_NATIVE")
     folder = Path(asked).expanduser() if asked else default_workspace() / "native"
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
-    place = folder / f"decode-{_digest(compiler)}{suffix}"
+    place = folder / f"decode-{_digest(command)}{suffix}"
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             draft = Path(scratch) / place.name
-            _compile(compiler, draft)
+            _compile(command, draft)
             draft.replace(place)  # whole or not at all
     return place
 
@@ -143,18 +160,18 @@ def _compile(compiler: str, target: Path) -> None:
         )
         if done.returncode == 0:
             return
-    raise subprocess.SubprocessError(f"{compiler}: {done.stderr.strip()[-500:]}")
+    raise subprocess.SubprocessError(f"{compiler} does not compile it: {done.stderr.strip()[-500:]}")
 
 
 def _digest(compiler: str) -> str:
     """What the library depends on: a workspace may be shared by machines with different processors."""
     seen = hashlib.sha256(SOURCE.read_bytes())
-    for each in (compiler, platform.machine(), platform.processor(), _flags()):
+    for each in (compiler, platform.machine(), platform.processor(), processor_flags()):
         seen.update(b"\0" + each.encode())
     return seen.hexdigest()[:16]
 
 
-def _flags() -> str:
+def processor_flags() -> str:
     """What the processor can do, where Linux tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()

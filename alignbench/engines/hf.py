@@ -259,13 +259,14 @@ class HFEngine:
     def _make_steps(self, longest: int) -> Callable[[Slots, Pauses], Steps]:
         """What decodes the rows of a wave, ``longest`` tokens at most: compiled steps, where those are known
         to give this module's numbers."""
-        native = native_for(self, longest) if self._compiles else None
+        native = native_for(self, longest) if self.compiles else None
         if native is None:
             return lambda slots, pauses: TorchSteps(self, slots)
         return partial(NativeSteps, native, self.lanes)
 
     @cached_property
-    def _compiles(self) -> bool:
+    def compiles(self) -> bool:
+        """Whether the module's numbers come out of compiled steps, where there are any."""
         with self._evaluating():
             return agrees(self)
 

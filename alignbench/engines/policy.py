@@ -11,9 +11,15 @@ from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 
 KINDS = ("hf", "vllm", "openai", "recorded")
-PARALLEL = ("tensor_parallel", "data_parallel")
-"""Options of the engine ``vllm``: over how many devices a model is split, and how many copies there are."""
-OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator", *PARALLEL)
+_WEIGHTS = ("adapter", "dtype", "device", "prefix", "chat_template")
+OPTIONS = {
+    "hf": _WEIGHTS,
+    "vllm": (*_WEIGHTS, "tensor_parallel", "data_parallel"),
+    "openai": ("prefix", "chat_template", "concurrency", "timeout", "price_in", "price_out"),
+    "recorded": ("generator", "task", "sample"),
+}
+"""Engine → the options that it has."""
+KNOWN = (*dict.fromkeys(option for each in OPTIONS.values() for option in each), "best_of")
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,32 @@ def parse_policy(text: str) -> Policy:
     options: dict[str, str] = {}
     for part in filter(None, query.split("&")):
         key, eq, value = part.partition("=")
-        if key not in OPTIONS:
-            raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, OPTIONS)}")
+        if key not in KNOWN:
+            raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, KNOWN)}")
         if not eq or not value:
             raise UsageError(f"policy {text!r}: option {key!r} has no value; write {key}=VALUE")
+        if key in RECORDED_OPTIONS and kind != "recorded":
+            raise UsageError(f"policy {text!r}: {key!r} is for recorded outputs; leave it out")
         options[key] = unquote(value)
     if not name and kind == "recorded":
         name = options.get("generator") or stem(target)
     if not name:
         name = re.sub(r"[/\\]+$", "", target).replace("\\", "/").rsplit("/", 1)[-1] or target
     return Policy(name, spec, kind, target, revision, options)
+
+
+def require_options(policy: Policy, engine: str) -> None:
+    """Refuse what an engine does not have.
+
+    Args:
+        engine: a key of ``OPTIONS``.
+
+    Raises:
+        UsageError: the policy has an option that the engine has not.
+    """
+    for option in policy.options:
+        if option not in OPTIONS[engine]:
+            raise UsageError(
+                f"policy {policy.spec!r}: the engine {engine} does not support {option!r}; leave it out "
+                f"(it has {', '.join(OPTIONS[engine])})"
+            )

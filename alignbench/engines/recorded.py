@@ -3,35 +3,44 @@
 Every row holds an output (``output`` or ``response``) and says what it answers, by the first of these columns
 that it has: ``doc_id`` (with ``task``), ``prompt``, ``instruction`` (with ``input``, where the document has
 one). Joins are exact. ``generator`` (or ``policy``) says who wrote the row, where a file holds the outputs of
-several. So these are read: rows of one's own, the ``samples.parquet`` of a run, AlpacaEval's model outputs,
-Self-Instruct's predictions.
+several. So these are read: rows of one's own, the ``samples.parquet`` of a run, AlpacaEval's model outputs
+and annotations, Self-Instruct's predictions. ``logged`` reads what lm-evaluation-harness logs.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignbench.engines.policy import Policy
+from alignbench.engines.policy import Policy, require_options
+from alignbench.engines.types import Scored
 from alignbench.errors import UsageError, nearest
 from alignbench.sources import read_rows
 
-OUTPUTS = ("output", "response")
+if TYPE_CHECKING:
+    from alignbench.engines.logged import SampleLog
+
+OUTPUTS = ("output", "response", "outputs", "responses")
 KEYS = ("doc_id", "prompt", "instruction")
 """The columns that say what a row answers, the most exact first."""
 GENERATORS = ("generator", "policy")
-TEXT_ONLY = "recorded outputs can only be scored as text"
+PAIRS = tuple({"output": f"output_{side}", "generator": f"generator_{side}"} for side in (1, 2))
+"""The columns of AlpacaEval's annotations, whose rows hold the outputs of two."""
+TEXT_ONLY = "these recorded outputs can only be scored as text"
+
+Answer = str | tuple[Scored, ...]
+"""What was recorded for a document: a text, or a log-likelihood for each of its choices (or its target)."""
 
 
 @dataclass(frozen=True)
 class Record:
     """One row: ``output`` to what the column ``by`` calls ``key``. ``number`` counts rows from 1; ``task``
     None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``input``: the
-    same for a join by ``instruction``, stripped, None where the row has no such column; ``output`` None:
-    there is none (null in the file)."""
+    same for a join by ``instruction``, stripped, None where the row has no such column; ``outputs``: none
+    where the file has null, several where it has a list."""
 
     number: int
     task: str | None
@@ -39,28 +48,39 @@ class Record:
     key: str
     prompt: str | None
     input: str | None
-    output: str | None
+    outputs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return str(self.number)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What of a document a record may be joined to. ``input``: what belongs to its instruction, stripped."""
+    """What of a document a record may be joined to. ``input``: what belongs to its instruction, stripped;
+    ``continuations``: what is scored behind the prompt, if anything; ``asks``: what the task's own file makes
+    of the document's row (``tasks.types.Task.asks``)."""
 
     doc_id: str
     prompt: str
     instruction: str
     input: str = ""
+    continuations: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Join:
-    """Records of one task's documents. ``by``: the columns that joined; ``outputs``: doc_id → output;
-    ``missing``: documents without one; ``used``: numbers of the rows that belong to a document."""
+    """Records of one task's documents. ``by``: the columns that joined; ``outputs``: doc_id → what was
+    recorded; ``missing``: documents without; ``used``: numbers of the rows that belong to a document;
+    ``prompts``: doc_id → what was asked, where it was not the document's prompt."""
 
     by: tuple[str, ...]
-    outputs: Mapping[str, str]
+    outputs: Mapping[str, Answer]
     missing: tuple[str, ...]
     used: frozenset[int]
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Recording:
                 ``doc_id`` without a task.
         """
         index = _Index(documents)
-        outputs: dict[str, tuple[str, int]] = {}
+        held: dict[str, list[tuple[str, int]]] = {}
         mine = [record for record in self.records if record.task in (None, task)]
         used, by = set(), []
         for record in mine:
@@ -107,38 +127,49 @@ class Recording:
             used.add(record.number)
             by.append(record.by)
             for document in found:
-                held = outputs.get(document.doc_id)
-                if record.output is None:
-                    continue
-                if held is not None and held[0] != record.output:
-                    raise UsageError(
-                        f"policy {self.policy.spec!r}: rows {held[1]} and {record.number} give different "
-                        f"outputs for the document {document.doc_id} of {task}; keep one"
-                    )
-                outputs.setdefault(document.doc_id, (record.output, record.number))
+                held.setdefault(document.doc_id, []).extend((text, record.number) for text in record.outputs)
+        outputs = {doc_id: text for doc_id, texts in held.items() if (text := self._one(texts, doc_id, task))}
         if not outputs:
-            raise UsageError(self._nothing(task, documents, mine))
+            raise UsageError(self._nothing(task, documents, mine, held))
         return Join(
             by=tuple(dict.fromkeys(by)),
-            outputs={doc_id: output for doc_id, (output, _) in outputs.items()},
+            outputs={doc_id: text[0] for doc_id, text in outputs.items()},
             missing=tuple(d.doc_id for d in documents if d.doc_id not in outputs),
             used=frozenset(used),
         )
 
+    def _one(self, texts: Sequence[tuple[str, int]], doc_id: str, task: str) -> tuple[str, int] | None:
+        """Of a document's outputs the one that counts, with its row; None where there is none."""
+        chosen = chosen_sample(self.policy)
+        if chosen is not None:
+            return texts[chosen - 1] if chosen <= len(texts) else None
+        other = next((each for each in texts if each[0] != texts[0][0]), None)
+        if other is not None:
+            first, second = texts[0][1], other[1]
+            rows = f"rows {first} and {second} give" if first != second else f"row {first} gives"
+            raise UsageError(
+                f"policy {self.policy.spec!r}: {rows} different outputs for the document {doc_id} of {task}, "
+                f"which takes one; keep one, or choose by their order: {with_option(self.policy, 'sample=1')}"
+            )
+        return texts[0] if texts else None
+
     def _check(self, record: Record, found: Sequence[Asked], task: str) -> None:
         """Refuse a join that would put an output to a document that it does not answer."""
         if record.by == "instruction" and len({document.prompt for document in found}) > 1:
+            has, mend = "", "their 'input', their " if record.input is None else "their "
+            if record.input is not None and all(document.input != record.input for document in found):
+                has = f", and none the input {clip(record.input)!r}"
             raise UsageError(
                 f"{self._row(record)}: {len(found)} documents of {task} have the instruction "
-                f"{_clip(record.key)!r}; give their whole 'prompt', or 'doc_id'"
+                f"{clip(record.key)!r}{has}; give {mend}whole 'prompt', or 'doc_id'"
             )
         if record.by == "instruction":
             other = next((document for document in found if document.input != (record.input or "")), None)
             if other is not None:
-                has = "it has no input" if record.input is None else f"its input is {_clip(record.input)!r}"
+                has = "it has no input" if record.input is None else f"its input is {clip(record.input)!r}"
                 raise UsageError(
                     f"{self._row(record)}: {has} where the document {other.doc_id} of {task}, of the same "
-                    f"instruction, has {_clip(other.input)!r}; join by the whole 'prompt' instead"
+                    f"instruction, has {clip(other.input)!r}; join by the whole 'prompt' instead"
                 )
         if record.by == "doc_id" and record.prompt is not None:
             other = next((document for document in found if document.prompt != record.prompt), None)
@@ -151,19 +182,27 @@ class Recording:
     def _row(self, record: Record) -> str:
         return f"policy {self.policy.spec!r}: row {record.number}"
 
-    def _nothing(self, task: str, documents: Sequence[Asked], mine: Sequence[Record]) -> str:
+    def _nothing(
+        self,
+        task: str,
+        documents: Sequence[Asked],
+        mine: Sequence[Record],
+        held: Mapping[str, Sequence[object]],
+    ) -> str:
         what = f"policy {self.policy.spec!r}"
         if not mine:
             named = ", ".join(self.tasks or [])
             return f"{what} holds nothing for the task {task}, only for {named}; name tasks that it has"
         record, document = mine[0], documents[0]
-        if all(each.output is None for each in mine):
+        if not any(each.outputs for each in mine):
             return f"{what}: every output for {task} is null; give rows with text in 'output'"
+        if most := max(map(len, held.values()), default=0):
+            return f"{what}: no document of {task} has more than {most} outputs; choose another ?sample="
         shown = "" if ":" in task else f" (all: alignbench tasks show {task} --docs)"
         return (
             f"{what}: none of its {len(mine)} rows matches a document of {task}; joins are exact, and row "
-            f"{record.number} has the {record.by} {_clip(record.key)!r} where the first document has "
-            f"{_clip(getattr(document, record.by))!r}{shown}"
+            f"{record.number} has the {record.by} {clip(record.key)!r} where the first document has "
+            f"{clip(getattr(document, record.by))!r}{shown}"
         )
 
 
@@ -177,34 +216,71 @@ class _Index:
                 self._held.setdefault((by, getattr(document, by)), []).append(document)
 
     def find(self, record: Record) -> list[Asked]:
-        return self._held.get((record.by, record.key), [])
+        """The documents that a row names; of those that share an instruction, the ones with its input."""
+        found = self._held.get((record.by, record.key), [])
+        if record.by == "instruction" and len(found) > 1 and record.input is not None:
+            return [document for document in found if document.input == record.input] or found
+        return found
 
 
-def open_recording(policy: Policy) -> Recording:
-    """Read the file of a policy of kind ``recorded``: JSON, JSONL, CSV, TSV or Parquet, also gzipped.
+def open_recording(policy: Policy) -> Recording | SampleLog:
+    """Read the file of a policy of kind ``recorded``: JSON, JSONL, CSV, TSV or Parquet, also gzipped; or what
+    lm-evaluation-harness logged, a file or a folder of it (``logged``).
 
     Raises:
-        UsageError: no such file, a folder, an option that only a model has, a row without an output or
-            without what it answers, or several generators and none (or none of them) named by
+        UsageError: no such file, a folder of something else, an option that only a model has, a row without
+            an output or without what it answers, or several generators and none (or none of them) named by
             ``?generator=``.
     """
+    from alignbench.engines.logged import is_logged, open_log
+
     what = f"policy {policy.spec!r}"
-    for option in policy.options:
-        if option != "generator":
-            raise UsageError(
-                f"{what}: {option!r} is for a model that is run, and these outputs exist; leave it out"
-            )
+    require_options(policy, "recorded")
+    chosen_sample(policy)
     path = Path(policy.target).expanduser()
     if path.is_dir():
-        raise UsageError(f"{what}: {path} is a folder; name the file of outputs in it")
+        return open_log(policy, path)
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"{what}: no file {path}{nearest(path.name, siblings)}; check the path")
-    rows = list(enumerate(read_rows(path), start=1))
+    read = read_rows(path)
+    if is_logged(read[0]):
+        return open_log(policy, path)
+    if "task" in policy.options:
+        raise UsageError(
+            f"{what}: 'task' says which of lm-eval's tasks is meant, and this is no log of it; leave it out"
+        )
+    rows = [(number, each) for number, row in enumerate(read, start=1) for each in _parted(row)]
     generator, rows = _of_generator(rows, policy.options.get("generator"), what)
     records = tuple(_record(number, row, what) for number, row in rows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Recording(policy, records, {"engine": "recorded", "file": digest, "generator": generator})
+
+
+def chosen_sample(policy: Policy) -> int | None:
+    """Which of a document's outputs counts, from 1, as the policy says; None where it does not.
+
+    Raises:
+        UsageError: it says no such number.
+    """
+    text = policy.options.get("sample")
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"policy {policy.spec!r}: sample={text}: write a number from 1, the first output")
+    return int(text)
+
+
+def with_option(policy: Policy, option: str) -> str:
+    """A policy's specification with one more option, to be shown."""
+    return f"{policy.spec}{'&' if '?' in policy.spec else '?'}{option}"
+
+
+def _parted(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row of AlpacaEval's annotations as two, one an output; any other row as it is."""
+    if not all(side["output"] in row for side in PAIRS) or any(name in row for name in OUTPUTS):
+        return [row]
+    return [{**row, **{name: row.get(column) for name, column in side.items()}} for side in PAIRS]
 
 
 def _of_generator(
@@ -260,9 +336,14 @@ def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
             f"{what}: row {number} needs an output ({' or '.join(OUTPUTS)}) and what it answers "
             f"({', '.join(KEYS)}); its columns are {', '.join(map(str, row))}"
         )
-    output, task, prompt = row[name], row.get("task"), row.get("prompt")
-    if output is not None and not isinstance(output, str):
-        raise UsageError(f"{what}: row {number}: {name} is {type(output).__name__}, not text; mend this row")
+    task, prompt = row.get("task"), row.get("prompt")
+    outputs = () if row[name] is None else (row[name],) if not isinstance(row[name], list) else row[name]
+    strange = next((output for output in outputs if not isinstance(output, str)), None)
+    if strange is not None or None in outputs:
+        held = "a list with " if isinstance(row[name], list) else ""
+        raise UsageError(
+            f"{what}: row {number}: {name} is {held}{type(strange).__name__}, not text; mend this row"
+        )
     return Record(
         number=number,
         task=None if task in (None, "") else str(task),
@@ -270,7 +351,7 @@ def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
         key=str(row[by]),
         prompt=prompt if isinstance(prompt, str) else None,
         input=stripped(row["input"]) if "input" in row else None,
-        output=output,
+        outputs=tuple(outputs),
     )
 
 
@@ -279,5 +360,5 @@ def stripped(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _clip(text: str, most: int = 60) -> str:
+def clip(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -13,7 +13,7 @@ from alignbench.engines import adapters
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.identity import Files, content_of, digest_text, locate, read_prefix
 from alignbench.engines.inputs import uses_template
-from alignbench.engines.policy import PARALLEL, Policy
+from alignbench.engines.policy import Policy, require_options
 from alignbench.engines.seq2seq import Seq2SeqEngine
 from alignbench.errors import UsageError, nearest
 
@@ -36,11 +36,7 @@ class _Loaded:
 
 def load_policy(policy: Policy, *, batch_tokens: int | None = None) -> HFEngine:
     """Load a policy of kind ``hf``: see ``alignbench.engines.open_engine``."""
-    for option in ("best_of", "generator", *PARALLEL):
-        if option in policy.options:
-            raise UsageError(
-                f"policy {policy.spec!r}: the engine hf does not support {option!r}; leave it out"
-            )
+    require_options(policy, "hf")
     files = locate(policy)
     prefix = read_prefix(policy)
     device = _device(policy)

@@ -107,19 +107,22 @@ def evaluate_policy(
 
 
 def score_outputs(
-    policy: Policy, task: Task, documents: Sequence[Document], outputs: Sequence[str | None]
+    policy: Policy,
+    task: Task,
+    documents: Sequence[Document],
+    outputs: Sequence[str | tuple[Scored, ...] | None],
 ) -> list[Sample]:
     """Score outputs that exist already: no engine, no ledger. Where there is none (None) the sample's output
     and values are None, with the flag ``missing``: nobody recorded it, which is no fault of the policy.
 
     Args:
-        task: of kind ``generate``.
-        outputs: one a document, in order.
+        outputs: one a document, in order: a text where the task generates, else the log-likelihood of each
+            choice, or of the target.
 
     Raises:
         WorkError: scoring fails on every document.
     """
-    answers = [[] if text is None else [_recorded(text)] for text in outputs]
+    answers = [[] if o is None else [_recorded(o)] if isinstance(o, str) else list(o) for o in outputs]
     samples = _samples(policy, task, documents, answers)
     return [replace(sample, n_tokens=None) for sample in samples]
 

@@ -75,6 +75,11 @@ class Builder:
         except UsageError as error:
             raise UsageError(f"{error} (document {doc_id})") from error
 
+    def asks(self, fields: Fields, raw: bool) -> tuple[str, ...]:
+        """What is asked of a row, without its id (``tasks.types.Task.asks``)."""
+        document = self._document("", self._fields(0, fields) if raw else fields)
+        return (document.prompt, *document.choices, *document.references)
+
     def _document(self, doc_id: str, fields: Fields) -> Document:
         choices = tuple(str(choice) for choice in self._values(self.choices, fields, "choices"))
         correct = self._correct(choices, fields)

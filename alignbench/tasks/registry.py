@@ -18,7 +18,7 @@ from pathlib import Path
 
 from alignbench.errors import UsageError, nearest
 from alignbench.metrics import RAW
-from alignbench.tasks.documents import load_documents
+from alignbench.tasks.documents import Builder, load_documents
 from alignbench.tasks.scoring import scorer
 from alignbench.tasks.spec import MetricSpec, TaskSpec, peek, read_spec
 from alignbench.tasks.taskfile import read_taskfile
@@ -187,6 +187,10 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
     def documents() -> tuple[Document, ...]:
         return tuple(load_documents(spec, path, mirror=mirror, seed=seed, trusted=trusted))
 
+    @cache
+    def builder() -> Builder:
+        return Builder(spec, path, trusted=trusted)
+
     return Task(
         name=spec.task,
         family=entry.family,
@@ -198,6 +202,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         headline=spec.headline,
         score=scorer(spec, path, trusted=trusted),
         load=lambda: list(documents()),
+        asks=lambda fields, raw: builder().asks(fields, raw),
         sampling=spec.generation.model_dump(),
         judged=spec.judged,
         judge=spec.judge,

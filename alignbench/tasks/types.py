@@ -63,7 +63,9 @@ class Task:
     ``score(document, answer)`` turns what came back into metric values. ``answer`` is a Completion for
     ``generate``, a list of Scored (one per choice) for ``multiple_choice``, a list of one Scored (of the
     target) for ``loglikelihood``, and a pair of Rewarded (chosen, rejected) for ``preference``. ``source``:
-    two tasks with the same one ask about the same rows.
+    two tasks with the same one ask about the same rows. ``asks(fields, raw)``: what the task makes of a row
+    (``raw``: before its ``prepare``), the same for the same question: prompt without exemplars, choices and
+    references; it raises UsageError for a row of another data set.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Task:
     headline: str | None
     score: Callable[[Document, Any], Values]
     load: Callable[[], list[Document]]
+    asks: Callable[[Mapping[str, Any], bool], tuple[str, ...]] | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = False
     judge: str | None = None

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from toy_rules import write_jsonl
 
+from alignbench.compare.recordings import read_recordings, tasks_named
 from alignbench.compare.results import Comparison
 from alignbench.compare.run import run_comparison
+from alignbench.engines.policy import parse_policy
 from alignbench.errors import UsageError
 
 
@@ -118,7 +120,7 @@ def test_a_limit_leaves_no_row_unmatched(compare, recorded, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (["toy_pick"], "asks a model for log-likelihoods, and one is recorded: recorded outputs can only be"),
+        (["toy_pick"], "asks a model for log-likelihoods, and one is recorded: these recorded outputs"),
         (["toys"], "task toy_pick asks a model for log-likelihoods"),
         (["toy_sums"], "holds nothing for the task toy_sums, only for toy_asks"),
     ],
@@ -179,3 +181,115 @@ def test_a_better_judge_speaks_in_a_coins_place(compare, recorded, judge) -> Non
     found = compare(*policies, judges=[f"coin={judge(0.4, 0.6)}", f"wise={judge(0.7, 0.8, 'other')}"])
     assert found.verdict.startswith("kind is preferred to rude (wise win-rate")
     assert "coin" not in found.verdict
+
+
+# --- what lm-eval logged -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged(tmp_path: Path):
+    """Answers of lm-eval to the toy tasks: 20 questions with two options, 20 sums."""
+
+    def write(name: str, prompt: str = "{}", *, likes: str = "true", tasks: tuple[str, ...] = ()) -> str:
+        folder = tmp_path / name / "org__model"
+        folder.mkdir(parents=True)
+        picks, sums = [], []
+        for i in range(20):
+            doc = {"id": f"p{i}", "question": f"q{i}?", "choices": ["true", "myth"], "correct": [0]}
+            picks.append(
+                {
+                    "doc_id": i,
+                    "doc": doc,
+                    "target": "0",
+                    "arguments": {
+                        f"gen_args_{j}": {"arg_0": prompt.format(doc["question"]), "arg_1": f" {choice}"}
+                        for j, choice in enumerate(doc["choices"])
+                    },
+                    "resps": [[[str(-float(c != likes)), "False"]] for c in doc["choices"]],
+                    "filter": "none",
+                }
+            )
+            a, b = i % 7, i % 5
+            asked = {"gen_args_0": {"arg_0": f"{a}+{b}=", "arg_1": {"until": ["\n"], "max_gen_toks": 4}}}
+            sums.append(
+                {
+                    "doc_id": i,
+                    "doc": {"id": f"s{i}", "a": a, "b": b, "answer": str(a + b)},
+                    "arguments": asked,
+                    "resps": [[str(a + b)]],
+                    "filter": "none",
+                }
+            )
+        for task, rows in (("toy_pick", picks), ("toy-sums", sums)):
+            if not tasks or task in tasks:
+                write_jsonl(folder / f"samples_{task}_2026-01-02T03-04-05.000000.jsonl", rows)
+        return f"{name}=recorded:{tmp_path / name}"
+
+    return write
+
+
+def test_a_log_of_lm_eval_beside_a_model(compare, logged, rules, tmp_path: Path) -> None:
+    found = compare(logged("theirs"), str(rules.folder / "bad"), tasks=["toy_pick", "toy_sums"])
+    scores = {row.task: row.scores for row in found.tasks if row.headline}
+    assert (scores["toy_pick"]["theirs"].mean, scores["toy_pick"]["bad"].mean) == (1.0, 0.0)
+    assert (scores["toy_sums"]["theirs"].mean, scores["toy_sums"]["bad"].mean) == (1.0, 0.0)
+    assert {row.task: (row.joined_by, row.missing, row.other_prompts) for row in found.recorded} == {
+        "toy_pick": (["prompt"], 0, 0),
+        "toy_sums": (["prompt"], 0, 0),
+    }
+    rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    mine = next(row for row in rows if row["policy"] == "theirs" and row["task"] == "toy_pick")
+    assert (mine["output"], mine["n_tokens"], mine["prompt"]) == ("true", None, "q0?")
+
+
+def test_the_tasks_of_a_log_and_other_prompts(compare, logged, tmp_path: Path) -> None:
+    asked = "Which is it? {}"
+    found = compare(logged("one", asked), logged("two", asked, likes="myth"))
+    notes = found.provenance["notes"]
+    assert notes[0].startswith("tasks: ")
+    assert {row.task for row in found.tasks} == {"toy_pick", "toy_sums"}
+    assert any("of toy_pick, 20 outputs answer prompts that are not the task's own" in note for note in notes)
+    rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert {row["prompt"] for row in rows if row["task"] == "toy_pick" and row["doc_id"] == "p3"} == {
+        "Which is it? q3?"
+    }
+    (delta,) = [row for row in found.deltas if row.headline and row.task == "toy_pick"]
+    assert delta.diff == -1.0
+
+
+def test_rows_of_a_log_that_answer_nothing_are_named(compare, logged, tmp_path: Path) -> None:
+    policy = logged("more", tasks=("toy_pick",))
+    (file,) = (tmp_path / "more").rglob("*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    strange = rows[0] | {"doc_id": 77, "doc": {"id": "p77", "question": "new?", "choices": ["a", "b"]}}
+    strange["arguments"] = {"gen_args_0": {"arg_0": "new?", "arg_1": " a"}}
+    strange["resps"] = [[["-1.0", "False"]]]
+    write_jsonl(file, [*rows[1:], strange])
+    found = compare(policy, tasks=["toy_pick"])
+    row = found.recorded[0]
+    assert (row.missing_ids, row.unmatched_rows, row.unmatched_first) == (["p0"], 1, [20])
+    assert any(n.endswith("answer no document of these tasks: doc_id 77 of toy_pick")
+               for n in found.provenance["notes"])  # fmt: skip
+
+
+def test_a_log_of_other_tasks(compare, logged, rules) -> None:
+    with pytest.raises(
+        UsageError, match=r"lm-eval logged nothing called toy_asks; it holds toy-sums, toy_pick"
+    ):
+        compare(logged("theirs"), tasks=["toy_asks"])
+    with pytest.raises(UsageError, match=r"name no known task in common .*\(toy_pick\)"):
+        compare(logged("some", tasks=("toy_pick",)), tasks=None, tasks_dirs=())
+    with pytest.raises(UsageError, match=r"name no known task in common .*say which tasks"):
+        compare(logged("third") + "?task=toy_pick", tasks=None)
+
+
+def test_exemplars_say_which_task_is_meant(logged, tasks_dir: Path, tmp_path: Path) -> None:
+    (tasks_dir / "toys" / "toy_pick_2shot.yaml").write_text(
+        "extends: toy_pick.yaml\ntask: toy_pick_2shot\nfew_shot: {n: 2}\n"
+    )
+    policy = parse_policy(logged("one", tasks=("toy_pick",)))
+    results = tmp_path / "one" / "org__model" / "results_2026-01-02T03-04-05.000000.json"
+    for shots, meant in ((0, "toy_pick"), (2, "toy_pick_2shot")):
+        results.write_text(json.dumps({"n-shot": {"toy_pick": shots}}))
+        tasks, _ = tasks_named(read_recordings([policy]), [tasks_dir])
+        assert tasks == [meant]

@@ -69,12 +69,12 @@ def test_answers_are_torchs(name: str, common: str, monkeypatch: pytest.MonkeyPa
     family, sizes = KNOWN[name]
     model = randomized(build(family, sizes))
     engine = HFEngine(model, make_tokenizer(), batch_tokens=300)
-    assert engine._compiles
+    assert engine.compiles
     got = generate(engine, requests_with(common))
     monkeypatch.setattr(native, "library", lambda: None)
     other = HFEngine(model, make_tokenizer(), batch_tokens=300)
     want = generate(other, requests_with(common))
-    assert not other._compiles
+    assert not other.compiles
     assert engine.work.decoded_tokens == other.work.decoded_tokens
     for a, b in zip(got, want):
         assert a.token_ids == b.token_ids
@@ -85,7 +85,7 @@ def test_answers_are_torchs(name: str, common: str, monkeypatch: pytest.MonkeyPa
 @needs_compiler
 @pytest.mark.parametrize("name", sorted({*PACKED} - {*FUSED, "GPT2"}))
 def test_other_families_are_decoded_by_torch(name: str) -> None:
-    assert not HFEngine(build(name, PACKED[name]), make_tokenizer())._compiles
+    assert not HFEngine(build(name, PACKED[name]), make_tokenizer()).compiles
 
 
 # ---- a row by itself
@@ -271,7 +271,7 @@ def test_a_hook_that_comes_later_is_seen() -> None:
     model = build("Llama", SMALL)
     engine = HFEngine(model, make_tokenizer())
     before = generate(engine, requests_with(""))
-    assert engine._compiles
+    assert engine.compiles
     model.model.layers[0].mlp.register_forward_hook(lambda module, args, out: -out)
     assert generate(engine, requests_with("")) != before
 
@@ -280,11 +280,11 @@ def test_a_hook_that_comes_later_is_seen() -> None:
 def test_a_layer_that_does_something_else_is_found_out() -> None:
     model = build("Llama", SMALL)
     model.model.layers[0].self_attn.scaling *= 1.5
-    assert HFEngine(model, make_tokenizer())._compiles, "the scale is read"
+    assert HFEngine(model, make_tokenizer()).compiles, "the scale is read"
     model.model.norm.forward = lambda x: 2 * x
     engine = HFEngine(model, make_tokenizer())
     assert spec_of(model) is not None
-    assert not engine._compiles
+    assert not engine.compiles
 
 
 def test_without_a_compiler_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ def test_it_is_compiled_once_and_whole_or_not_at_all(tmp_path: Path, monkeypatch
     written = place.stat().st_mtime_ns
     assert compiled._built() == place
     assert place.stat().st_mtime_ns == written
-    monkeypatch.setattr(compiled, "_flags", lambda: "flags: another processor")
+    monkeypatch.setattr(compiled, "processor_flags", lambda: "flags: another processor")
     assert compiled._built() != place
 
 

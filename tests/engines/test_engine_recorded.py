@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,65 @@ def test_a_doc_id_without_a_task_needs_one_task(record) -> None:
 def test_two_outputs_for_one_document(record) -> None:
     row = {"doc_id": "d0", "output": "x"}
     assert join(record([row, row])).outputs == {"d0": "x"}
-    with pytest.raises(UsageError, match="rows 1 and 2 give different outputs for the document d0 of t"):
+    with pytest.raises(
+        UsageError, match="rows 1 and 2 give different outputs for the document d0 of t"
+    ) as raised:
         join(record([row, row | {"output": "y"}]))
+    assert str(raised.value).endswith("?sample=1")
+
+
+SAMPLES = [
+    {"doc_id": "d0", "output": ["x", "y", "z"]},
+    {"doc_id": "d1", "output": ["u", "u"]},
+    {"doc_id": "d2", "output": []},
+]
+
+
+@pytest.mark.parametrize(
+    ("sample", "outputs"),
+    [(1, {"d0": "x", "d1": "u"}), (2, {"d0": "y", "d1": "u"}), (3, {"d0": "z"})],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_of_several_outputs_one_is_chosen(record, sample: int, outputs: dict[str, str], listed: bool) -> None:
+    rows = SAMPLES if listed else [row | {"output": each} for row in SAMPLES for each in row["output"]]
+    found = join(record(rows, f"?sample={sample}"))
+    assert found.outputs == outputs
+    assert set(found.missing) == {"d0", "d1", "d2"} - outputs.keys()
+
+
+def test_several_outputs_and_none_chosen(record) -> None:
+    with pytest.raises(
+        UsageError, match=r"row 1 gives different outputs for the document d0 of t, which takes"
+    ):
+        join(record(SAMPLES))
+    assert join(record(SAMPLES[1:])).outputs == {"d1": "u"}  # all the same: nothing to choose
+    with pytest.raises(
+        UsageError, match=r"no document of t has more than 3 outputs; choose another \?sample="
+    ):
+        join(record(SAMPLES, "?sample=4"))
+    for wrong in ("0", "first", "-1", "1.5"):
+        with pytest.raises(UsageError, match=f"sample={wrong}: write a number from 1"):
+            record(SAMPLES, f"?sample={wrong}")
+
+
+@given(
+    st.lists(st.lists(st.text(min_size=1, max_size=3), max_size=3), min_size=1, max_size=3), st.integers(1, 3)
+)
+@settings(max_examples=30)
+def test_the_nth_output_is_the_nth_however_it_is_written(outputs: list[list[str]], n: int) -> None:
+    rows = [{"doc_id": f"d{i}", "output": texts} for i, texts in enumerate(outputs)]
+    apart = [row | {"output": text} for row in rows for text in row["output"]]
+    expected = {f"d{i}": texts[n - 1] for i, texts in enumerate(outputs) if len(texts) >= n}
+    for each in (rows, apart):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "out.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in each))
+            if not expected:
+                with pytest.raises(UsageError):
+                    join(open_recording(parse_policy(f"recorded:{path}?sample={n}")))
+            else:
+                found = join(open_recording(parse_policy(f"recorded:{path}?sample={n}")))
+                assert found.outputs == expected
 
 
 def test_a_doc_id_that_means_another_prompt(record) -> None:
@@ -123,6 +181,23 @@ def test_an_instruction_that_several_documents_share(record) -> None:
         "a": "x",
         "b": "x",
     }
+
+
+def test_documents_of_one_instruction_are_told_apart_by_their_input(record) -> None:
+    inputs = ("1 2", "3 4", "")
+    documents = [Asked(f"d{i}", f"Sort: {given}", "Sort", given) for i, given in enumerate(inputs)]
+    rows = [
+        {"instruction": "Sort", "input": given, "output": f"{given}"} for given in (" 3 4", "1 2\n", None)
+    ]
+    assert record(rows).join("t", documents, only=True).outputs == {"d0": "1 2\n", "d1": " 3 4", "d2": "None"}
+    with pytest.raises(
+        UsageError, match=r"row 1: 3 documents .* 'Sort', and none the input '5'; give their w"
+    ):
+        record([rows[0] | {"input": "5"}]).join("t", documents, only=True)
+    with pytest.raises(
+        UsageError, match=r"row 1: 3 documents .* 'Sort'; give their 'input', their whole 'pro"
+    ):
+        record([{"instruction": "Sort", "output": "x"}]).join("t", documents, only=True)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +284,49 @@ def test_generators(record) -> None:
         record([{"instruction": "Say bye.", "output": "bye"}], "?generator=alpha")
 
 
+def test_alpaca_evals_model_outputs(record) -> None:
+    row = {"dataset": "helpful_base", "instruction": "Say hello.", "output": "hi", "generator": "alpha"}
+    found = join(record([row]))
+    assert (found.outputs, found.by) == ({"d0": "hi"}, ("instruction",))
+
+
+def test_alpaca_evals_annotations_hold_the_outputs_of_two(record) -> None:
+    row = {"instruction": "Say hello.", "generator_1": "alpha", "generator_2": "beta", "preference": 1.0}
+    rows = [row | {"output_1": "hi", "output_2": "hello"}]
+    assert join(record(rows, "?generator=beta")).outputs == {"d0": "hello"}
+    assert join(record(rows, "?generator=alpha")).outputs == {"d0": "hi"}
+    with pytest.raises(UsageError, match="holds outputs of alpha, beta; choose one"):
+        record(rows)
+
+
+@pytest.mark.parametrize("name", ["alpaca-7b__alpaca_eval_gpt4", "text_davinci_001__alpaca_eval_gpt4"])
+def test_real_alpaca_eval_outputs(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """The annotations as they are, and the same outputs as AlpacaEval keeps those of one model."""
+    file = shared_data / "alpaca_eval" / f"{name}_annotations.json.gz"
+    rows = json.loads(gzip.decompress(file.read_bytes()))
+    instructions = list(dict.fromkeys(row["instruction"] for row in rows))
+    documents = [Asked(f"a{i}", text, text) for i, text in enumerate(instructions)]
+    model = name.split("__")[0]
+    own = [{"dataset": r["dataset"], "instruction": r["instruction"], "output": r["output_2"],
+            "generator": r["generator_2"]} for r in rows]  # fmt: skip
+    (tmp_path / "model_outputs.json").write_text(json.dumps(own))
+    found = {
+        spec: open_recording(parse_policy(spec)).join("prompts:all", documents, only=True)
+        for spec in (f"recorded:{file}?generator={model}", f"recorded:{tmp_path / 'model_outputs.json'}")
+    }
+    both = [*found.values()]
+    assert both[0].outputs == both[1].outputs
+    assert (len(both[0].outputs), both[0].missing) == (805, ())
+    assert both[1].used == set(range(1, 806))
+
+
+def test_what_only_recordings_and_logs_have(record) -> None:
+    with pytest.raises(UsageError, match="'sample' is for recorded outputs; leave it out"):
+        parse_policy("gpt2?sample=1")
+    with pytest.raises(UsageError, match="says which of lm-eval's tasks is meant, and this is no log of it"):
+        record([{"doc_id": "d0", "output": "x"}], "?task=t")
+
+
 def test_the_samples_of_a_run_are_a_recording(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -233,10 +351,12 @@ def test_identity_is_the_content(record, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"doc_id": "d0"}], r"row 1 needs an output \(output or response\).*its columns are doc_id"),
+        ([{"doc_id": "d0"}], r"row 1 needs an output \(output or .*\).*its columns are doc_id"),
         ([{"output": "x"}], "and what it answers"),
         ([{"doc_id": "d0", "output": "x"}, {"doc_id": "", "output": "x"}], "row 2 needs an output"),
-        ([{"doc_id": "d0", "output": ["x"]}], "row 1: output is list, not text"),
+        ([{"doc_id": "d0", "output": {"x": 1}}], "row 1: output is dict, not text"),
+        ([{"doc_id": "d0", "output": ["x", 1]}], "row 1: output is a list with int, not text"),
+        ([{"doc_id": "d0", "outputs": ["x", None]}], "row 1: outputs is a list with NoneType, not text"),
     ],
 )
 def test_bad_rows(record, rows: list[dict[str, Any]], message: str) -> None:
@@ -257,7 +377,7 @@ def test_no_file_and_no_engine(tmp_path: Path) -> None:
     policy = parse_policy(f"recorded:{tmp_path}/output.jsonl")
     with pytest.raises(UsageError, match=r"no file .*output\.jsonl \(did you mean 'outputs\.jsonl'\?\)"):
         open_recording(policy)
-    with pytest.raises(UsageError, match=r"is a folder; name the file of outputs in it"):
+    with pytest.raises(UsageError, match=r"is a folder without lm-eval's .*; name the file of outputs in it"):
         open_recording(parse_policy(f"recorded:{tmp_path}"))
     with pytest.raises(UsageError, match="recorded outputs have no model to run"):
         open_engine(policy)
