@@ -7,11 +7,14 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from alignbench.engines.server_target import parse_target, refuse_secrets
 from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 
 KINDS = ("hf", "vllm", "openai", "recorded")
 OPTIONS = ("adapter", "dtype", "device", "prefix", "chat_template", "best_of", "generator")
+SERVER_OPTIONS = ("concurrency", "timeout", "price_in", "price_out")
+"""Options that only a server has, beside ``OPTIONS``."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ def parse_policy(text: str) -> Policy:
     """Parse one POLICY argument.
 
     Raises:
-        UsageError: empty specification, unknown option, or an option without a value.
+        UsageError: empty specification, unknown option, an option without a value, or a server's address
+            that is none or holds a key.
     """
+    if "openai:" in text:
+        refuse_secrets(text)  # before anything repeats it
     name, spec = "", text
     named = re.match(r"^([\w.+ -]+)=(.+)$", text.split("?", 1)[0])
     if named:
@@ -44,14 +50,18 @@ def parse_policy(text: str) -> Policy:
     head, colon, rest = body.partition(":")
     if colon and head in KINDS:
         kind, target = head, rest
+    if kind == "openai":
+        served = parse_target(target).model
+        name = name or served.rstrip("/").rsplit("/", 1)[-1]
+    known = OPTIONS + SERVER_OPTIONS * (kind == "openai")
     revision = None
     if kind in ("hf", "vllm") and "@" in target and not os.path.isdir(target):
         target, _, revision = target.rpartition("@")
     options: dict[str, str] = {}
     for part in filter(None, query.split("&")):
         key, eq, value = part.partition("=")
-        if key not in OPTIONS:
-            raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, OPTIONS)}")
+        if key not in known:
+            raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, known)}")
         if not eq or not value:
             raise UsageError(f"policy {text!r}: option {key!r} has no value; write {key}=VALUE")
         options[key] = unquote(value)
