@@ -22,7 +22,7 @@ T = TypeVar("T")
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key; without it no key is sent."""
 HIDDEN = "[key]"
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 508, 520, 521, 522, 523, 524, 529})
+AGAIN = frozenset({408, 425, 429, *range(500, 600)} - {501, 505})
 """HTTP statuses that another try may mend: overload and failures of the server, not refusals."""
 SHOWN = 300
 """Characters of a server's own words that a message quotes."""
