@@ -44,9 +44,7 @@ def is_likeliest(before: str, token: str) -> bool:
 
 def reply_of(prompt: str, max_tokens: int, seed: int | None = None) -> list[str]:
     """The tokens that follow a prompt."""
-    return [
-        " " + WORDS[int(number_of("reply", prompt, seed, i) * len(WORDS))] for i in range(max_tokens)
-    ]
+    return [" " + WORDS[int(number_of("reply", prompt, seed, i) * len(WORDS))] for i in range(max_tokens)]
 
 
 @dataclass
@@ -214,26 +212,28 @@ class Handler(BaseHTTPRequestHandler):
         front = [behaviour.bos] if behaviour.bos else []
         read = front + tokens_of(prompt)
         tokens = (read if echo else []) + written
-        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": prompt * echo + text}
+        choice |= (
+            {"message": {"role": "assistant", "content": text}} if chat else {"text": prompt * echo + text}
+        )
         if behaviour.token_ids and body.get("return_token_ids"):
             choice["token_ids"] = [int(number_of(token) * 1000) for token in written]
         if "logprobs" in body and not (echo and behaviour.echo == "bare"):
-            choice["logprobs"] = self._logprobs(tokens, chat)
+            choice["logprobs"] = self._logprobs("" if echo else prompt, tokens, chat)
         answer = {"model": body["model"], "choices": [choice]}
         if behaviour.usage:
             answer["usage"] = {"prompt_tokens": len(read), "completion_tokens": len(written)}
         return answer
 
-    def _logprobs(self, tokens: list[str], chat: bool) -> dict[str, Any]:
+    def _logprobs(self, before: str, tokens: list[str], chat: bool) -> dict[str, Any]:
         kind = self.faulty.behaviour.echo
-        before, values, tops, offsets = "", list[float | None](), list[dict[str, float] | None](), list[int]()
+        values, tops, offsets = list[float | None](), list[dict[str, float] | None](), list[int]()
         for index, token in enumerate(tokens):
             context = before.removeprefix(self.faulty.behaviour.bos)
             value = 0.0 if kind == "zeros" else logprob_of(context, token)
             best = value if is_likeliest(context, token) else value * 0.5
             offsets.append(len(before))
-            values.append(None if index == 0 else value)
-            tops.append(None if index == 0 else {token: value, "\0": best})
+            values.append(None if not before else value)
+            tops.append(None if not before else {token: value, "\0": best})
             before += token
         if chat:
             return {"content": [{"token": t, "logprob": -1.0} for t in tokens]}

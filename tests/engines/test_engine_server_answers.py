@@ -20,7 +20,7 @@ from alignbench.engines.server_answers import (
     usage_of,
 )
 from alignbench.engines.server_client import Malformed
-from alignbench.engines.types import Generate, Sampling
+from alignbench.engines.types import Generate, Sampling, Scored
 
 GREEDY = Generate("p", Sampling(stop=("END",)))
 
@@ -117,7 +117,7 @@ def test_tokens_that_are_parts_of_characters(
 
 def test_the_sum_and_whether_it_is_greedy() -> None:
     echo = Echo(("a", "b", "c"), (None, -1.0, -0.5), (None, -0.5, -0.5))
-    assert scored_of(echo, 1) == scored_of(echo, 1).__class__(-1.5, 2, False)
+    assert scored_of(echo, 1) == Scored(-1.5, 2, False)
     assert scored_of(echo, 2).greedy
     with pytest.raises(Malformed, match="first token"):
         scored_of(echo, 0)
