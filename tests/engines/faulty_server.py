@@ -1,7 +1,7 @@
 """A server of our own on loopback that speaks OpenAI's completions and chat, and fails as it is told.
 
 Its model is a function of the text: tokens are words with the space before them, and their log-probabilities
-and what follows a prompt come from hashes. So every answer is known beforehand (``logprob_of``, ``reply_of``).
+and what follows a prompt come from hashes. Every answer is known beforehand (``logprob_of``, ``reply_of``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 WORDS = ("sea", "wind", "salt", "ship", "gull", "wave", "sand", "rope")
 PROBES = ("The quick brown fox", "Write a short story")
-"""How the prompts begin that find out what the server can do; they are not counted as asked, and do not fail."""
+"""How the prompts begin that find out what the server can do; they are not counted, and do not fail."""
 
 
 def tokens_of(text: str) -> list[str]:
@@ -56,7 +56,7 @@ class Behaviour:
     listed: bool = True
     endpoints: tuple[str, ...] = ("completions", "chat")
     echo: str = "yes"
-    """``yes``, or how it is no echo: ``refused``, ``ignored``, ``bare`` (no logprobs), ``zeros``, ``other``."""
+    """``yes``, or how it is none: ``refused``, ``ignored``, ``bare`` (no logprobs), ``zeros``, ``other``."""
     least: int = 0
     """Tokens that an echo must write at least."""
     bos: str = ""
@@ -70,8 +70,8 @@ class Behaviour:
 
 
 class FaultyServer:
-    """A context manager; ``url`` is its address. ``asked``: how often each prompt arrived, ``paid``: how often
-    it was answered in full; ``bodies``: what arrived, probes included; ``most``: requests at once."""
+    """A context manager; ``url`` is its address. ``asked``: how often each prompt arrived, ``paid``: how
+    often it was answered in full; ``bodies``: what arrived, probes included; ``most``: requests at once."""
 
     def __init__(self, **behaviour: Any) -> None:
         faults = deque(behaviour.pop("faults", ()))
@@ -140,10 +140,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.fail(str(fault), body, prompt, chat)
                 return
             status, payload = self._answer(body, prompt, chat)
-            self._send(status, payload)
-            if status == 200:
+            if status == 200 and not prompt.startswith(PROBES):
                 with faulty.lock:
-                    faulty.paid[prompt] += not prompt.startswith(PROBES)
+                    faulty.paid[prompt] += 1
+            self._send(status, payload)
         finally:
             with faulty.lock:
                 faulty.running -= 1
@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
     def _logprobs(self, before: str, tokens: list[str], chat: bool) -> dict[str, Any]:
         kind = self.faulty.behaviour.echo
         values, tops, offsets = list[float | None](), list[dict[str, float] | None](), list[int]()
-        for index, token in enumerate(tokens):
+        for token in tokens:
             context = before.removeprefix(self.faulty.behaviour.bos)
             value = 0.0 if kind == "zeros" else logprob_of(context, token)
             best = value if is_likeliest(context, token) else value * 0.5

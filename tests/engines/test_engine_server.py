@@ -125,7 +125,7 @@ def test_a_wrong_model_names_what_there_is(serve: Serve) -> None:
 def test_no_server(serve: Serve) -> None:
     with FaultyServer() as server:
         spec = server.policy()
-    with pytest.raises(WorkError, match="cannot be reached: .*is the server up"):
+    with pytest.raises(WorkError, match=r"cannot be reached: .*is the server up"):
         open_engine(parse_policy(spec))
     silent = serve(key="sk-1")
     with pytest.raises(UsageError, match="OPENAI_API_KEY is not set"):
