@@ -126,8 +126,8 @@ def test_what_was_answered_is_kept_and_not_asked_again(
 def test_silence(server: FaultyServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_client, "RETRIES", server_client.Retries(attempts=2))
     server.behaviour.always["document 9:"] = "silence"
-    with pytest.raises(WorkError, match=r"gives no answer within 0\.3 s \(tried 2 times\)"):
-        run(options="?concurrency=4&timeout=0.3")
+    with pytest.raises(WorkError, match=r"gives no answer within 1 s \(tried 2 times\)"):
+        run(options="?concurrency=4&timeout=1")
     server.behaviour.always.clear()
     run(options="?concurrency=4&timeout=5")
     assert paid_once(server)
