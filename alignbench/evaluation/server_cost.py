@@ -22,8 +22,8 @@ UNTOLD = "a server: what it computes with is not known here, so time and memory 
 class ServerCost:
     """``requests`` are all, ``held`` those that the ledger answers (0 where the policy is new to the
     workspace); the rest is of those that are left. ``characters``: sent; ``input_tokens``: estimated from
-    them (``CHARACTERS_PER_TOKEN``); ``output_tokens``: the most that can be generated; ``cost``: of both, None
-    without prices. ``problem``: a sentence with all of it."""
+    them (``CHARACTERS_PER_TOKEN``); ``output_tokens``: the most that can be generated; ``cost``: of both,
+    None without prices. ``problem``: a sentence with all of it."""
 
     policy: str
     requests: int
@@ -67,8 +67,8 @@ def server_cost(
         cost = (tokens_in * options.price_in + tokens_out * options.price_out) / 1e6
     priced = "" if cost is None else f", at most about {cost:.6g} at the prices given"
     problem = (
-        f"{UNTOLD}; {len(left):,} requests are left to send, of {characters:,} characters (about {tokens_in:,} "
-        f"tokens in, at most {tokens_out:,} out{priced})"
+        f"{UNTOLD}; {len(left):,} requests are left to send, of {characters:,} characters "
+        f"(about {tokens_in:,} tokens in, at most {tokens_out:,} out{priced})"
     )
     return ServerCost(
         policy=policy.name,
