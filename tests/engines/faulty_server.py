@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self._unauthorised():
                 return
-            if fault not in (None, "ok"):
+            if fault == "slow":  # an answer all the same
+                time.sleep(0.3)
+            elif fault not in (None, "ok"):
                 self.fail(str(fault), body, prompt, chat)
                 return
             status, payload = self._answer(body, prompt, chat)

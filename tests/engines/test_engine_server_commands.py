@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,29 @@ def test_tasks_show_prints_the_text_that_is_sent(server: FaultyServer, run: Comm
         "chat (chat_template=on)" in run("tasks", "show", "say", "--policy", f"{policy}&chat_template=on")[1]
     )
     assert not server.bodies
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_an_interrupt_loses_nothing_that_arrived(
+    server: FaultyServer, run: Command, tasks: Path, tmp_path: Path
+) -> None:
+    server.behaviour.always["number"] = "slow"
+    words = ["eval", server.policy("?concurrency=2"), "--tasks", "say", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "alignbench.cli.main", *words, "--tasks-dir", str(tasks)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while sum(server.paid.values()) < 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "stopped; what was finished is kept" in err
+    assert "Traceback" not in err
+    assert len(server.paid) < 12
+    server.behaviour.always.clear()
+    assert run(*words)[0] == 0
+    assert len(server.paid) == 12
+    assert sum(server.paid.values()) <= 12 + 2  # those that were under way
 
 
 # --- the key -----------------------------------------------------------------------------------------------
