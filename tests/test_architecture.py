@@ -37,6 +37,7 @@ HEAVY = {
     "sklearn",
     "numpy",
     "pyarrow",
+    "httpx2",
 }
 
 

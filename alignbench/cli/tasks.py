@@ -213,6 +213,9 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _print_requests(prompt: dict[str, Any]) -> None:
     """What reaches the model; a context that several requests have in common is printed once."""
     click.echo(f"\n--- what reaches {prompt['policy']} of document {prompt['doc_id']}")
+    if "endpoint" in prompt:
+        _print_sent(prompt)
+        return
     for key, value in _how(prompt):
         click.echo(f"{key:22} {value}")
     context: list[int] = []
@@ -231,13 +234,34 @@ def _print_requests(prompt: dict[str, Any]) -> None:
             _print_tokens(tokens[start:], ids[start:])
 
 
+def _print_sent(prompt: dict[str, Any]) -> None:
+    """What a server gets: text, as its tokenizer is not here."""
+    endpoint = prompt["endpoint"] or "completions where the server has them, else chat"
+    rows = [("endpoint", f"{endpoint} (chat_template={prompt['chat_template']})")]
+    rows.append(("BOS", "what the server puts in front of every text"))
+    rows += _text_rows(prompt)
+    for key, value in rows:
+        click.echo(f"{key:22} {value}")
+    context = None
+    for number, request in enumerate(prompt["requests"], 1):
+        text, start = request["text"], request["start"]
+        click.echo(f"\n--- {request['kind']} {number} of {len(prompt['requests'])}: {len(text)} characters")
+        if text[:start] == context:
+            click.echo("the same context")
+        else:
+            context = text[:start]
+            click.echo(f"|{_visible(context)}|")
+        if start < len(text):
+            click.echo(f"the continuation:\n|{_visible(text[start:])}|")
+
+
 def _print_tokens(tokens: list[str], ids: list[int]) -> None:
     click.echo(f"tokens: {' '.join(map(_visible, tokens))}\nids: {' '.join(map(str, ids))}")
 
 
 def _how(prompt: dict[str, Any]) -> list[tuple[str, str]]:
     """How the text and the ids come about, in words."""
-    template, front, sampling = prompt["chat_template"], prompt["in_front"], prompt["sampling"]
+    template, front = prompt["chat_template"], prompt["in_front"]
     reason = f"chat_template={template['choice']}"
     if template["choice"] == "auto":
         reason += f": the tokenizer has {'one' if template['has'] else 'none'}"
@@ -252,9 +276,15 @@ def _how(prompt: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("chat template", f"{'on' if template['used'] else 'off'} ({reason})"),
         ("BOS", bos),
-        ("prefix", _visible(repr(prompt["prefix"])) if prompt["prefix"] else "none"),
         ("context", f"{length} tokens; {fits}" if length else "no limit is known"),
     ]
+    return rows + _text_rows(prompt)
+
+
+def _text_rows(prompt: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of it is text, whatever runs the policy."""
+    sampling = prompt["sampling"]
+    rows = [("prefix", _visible(repr(prompt["prefix"])) if prompt["prefix"] else "none")]
     if prompt["delimiter"] is not None:
         rows.append(("delimiter", repr(prompt["delimiter"])))
     if sampling is not None:

@@ -32,7 +32,8 @@ _CONFIG = ConfigDict(extra="ignore", allow_inf_nan=False)
 class ModelInputs:
     """How text reached a model. ``chat_template``: whether prompts were turns of a chat, which was asked for
     or, with ``template_choice`` ``auto``, follows from the tokenizer; ``in_front``: special tokens put before
-    every text (empty: none); ``context_length``: tokens that fit; ``adapter`` and ``prefix`` as given."""
+    every text (empty: none); ``context_length``: tokens that fit; ``adapter`` and ``prefix`` as given;
+    ``server``: of a policy behind an address, how it was asked and what it can do, in a line."""
 
     dtype: str | None = None
     chat_template: bool | None = None
@@ -41,6 +42,7 @@ class ModelInputs:
     context_length: int | None = None
     adapter: str | None = None
     prefix: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

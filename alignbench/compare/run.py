@@ -14,6 +14,7 @@ from alignbench.compare.assemble import Found, assemble, provenance, win_pairs, 
 from alignbench.compare.plan import Plan, Settings, make_plan, prepare_folder
 from alignbench.compare.results import Comparison, Failure
 from alignbench.compare.tally import CountedLedger
+from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Engine
 from alignbench.errors import AlignbenchError, UsageError, WorkError
@@ -149,7 +150,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
                 )
             except Exception as error:
                 found.failures.append(Failure(policy.name, task.name, _words(error)))
-    if engine.work.total_tokens and not settings.quiet:
+    if engine.work != Work() and not settings.quiet:
         print(f"alignbench: {policy.name}: {engine.work}", file=sys.stderr)
     del engine
     _free()

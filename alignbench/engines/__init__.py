@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from alignbench.engines.policy import require_options
 from alignbench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def open_engine(
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
     module, _, function = ENGINES[kind].partition(":")
-    opened: Engine = getattr(import_module(module), function)(
-        policy, batch_tokens=batch_tokens, fresh=fresh
-    )
+    opened: Engine = getattr(import_module(module), function)(policy, batch_tokens=batch_tokens, fresh=fresh)
     return opened
 
 
@@ -69,7 +68,8 @@ def engine_of(policy: Policy, engine: str | None = None) -> str:
     """The engine that runs a policy; the arguments are those of ``open_engine``.
 
     Raises:
-        UsageError: recorded outputs, no such engine, or one that cannot run what the policy names.
+        UsageError: recorded outputs, no such engine, one that cannot run what the policy names, or one that
+            lacks an option of the policy's.
     """
     if policy.kind == RECORDED:
         raise UsageError(f"policy {policy.spec!r}: recorded outputs have no model to run; name a model here")
@@ -80,10 +80,11 @@ def engine_of(policy: Policy, engine: str | None = None) -> str:
             f"use {' or '.join(ENGINES)}"
         )
     if policy.kind not in ON_WEIGHTS:
-        return policy.kind  # a server is its own engine, whatever runs the policies beside it
-    if kind not in ON_WEIGHTS:
+        kind = policy.kind  # a server is its own engine, whatever runs the policies beside it
+    elif kind not in ON_WEIGHTS:
         raise UsageError(
             f"policy {policy.spec!r} names weights, which the engine {kind!r} cannot load; "
             "a server is written openai:MODEL@BASE_URL"
         )
+    require_options(policy, kind)
     return kind

@@ -114,6 +114,7 @@ class LazyEngine:
         load: makes it.
         forget: called where it turns out to be another.
         described: what it says of itself.
+        changed: what may have happened where it is another, for the message.
     """
 
     def __init__(
@@ -123,9 +124,10 @@ class LazyEngine:
         load: Callable[[], Engine],
         forget: Callable[[], None],
         described: Mapping[str, Any],
+        changed: str = "its files have changed, or it loads in another dtype here",
     ) -> None:
         self.identity = identity
-        self._described = described
+        self._described, self._changed = described, changed
         self._policy, self._load, self._forget = policy, load, forget
         self._engine: Engine | None = None
 
@@ -163,8 +165,8 @@ class LazyEngine:
             if dict(engine.identity) != dict(self.identity):
                 self._forget()
                 raise WorkError(
-                    f"policy {self._policy.spec!r} is not what it was when this run began (its files have "
-                    "changed, or it loads in another dtype here); run the same command again"
+                    f"policy {self._policy.spec!r} is not what it was when this run began "
+                    f"({self._changed}); run the same command again"
                 )
             self._engine = engine
         return self._engine

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from alignbench.engines.server_target import parse_target, refuse_secrets
 from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 
@@ -39,8 +40,11 @@ def parse_policy(text: str) -> Policy:
     """Parse one POLICY argument.
 
     Raises:
-        UsageError: empty specification, unknown option, or an option without a value.
+        UsageError: empty specification, unknown option, an option without a value, or a server's address
+            that is none or holds a key.
     """
+    if "openai:" in text:
+        refuse_secrets(text)  # before anything repeats it
     name, spec = "", text
     named = re.match(r"^([\w.+ -]+)=(.+)$", text.split("?", 1)[0])
     if named:
@@ -52,6 +56,9 @@ def parse_policy(text: str) -> Policy:
     head, colon, rest = body.partition(":")
     if colon and head in KINDS:
         kind, target = head, rest
+    if kind == "openai":
+        served = parse_target(target).model
+        name = name or served.rstrip("/").rsplit("/", 1)[-1]
     revision = None
     if kind in ("hf", "vllm") and "@" in target and not os.path.isdir(target):
         target, _, revision = target.rpartition("@")
@@ -62,8 +69,6 @@ def parse_policy(text: str) -> Policy:
             raise UsageError(f"policy {text!r}: unknown option {key!r}{nearest(key, KNOWN)}")
         if not eq or not value:
             raise UsageError(f"policy {text!r}: option {key!r} has no value; write {key}=VALUE")
-        if key in RECORDED_OPTIONS and kind != "recorded":
-            raise UsageError(f"policy {text!r}: {key!r} is for recorded outputs; leave it out")
         options[key] = unquote(value)
     if not name and kind == "recorded":
         name = options.get("generator") or stem(target)

@@ -62,6 +62,7 @@ class Completion:
     where the engine does not tell them.
     ``finish``: ``"eos"``, ``"stop"`` (a stop string) or ``"length"`` (``max_tokens`` ran out: truncated).
     ``cut``: tokens that the prompt lost on its left, because it did not fit into the model's context.
+    ``n_tokens``: how many were sampled, where a server counts them and returns no ``token_ids``.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Completion:
     sampling_logprobs: tuple[float, ...]
     finish: Literal["eos", "stop", "length"]
     cut: int = 0
+    n_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from alignbench.engines.answering import (
 from alignbench.engines.identity import adapter_config, content_of, digest_text, locate
 from alignbench.engines.inputs import open_inputs
 from alignbench.engines.plan import Work, join_parts
-from alignbench.engines.policy import Policy, require_options
+from alignbench.engines.policy import Policy
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
 from alignbench.engines.vllm_plan import (
     Probe,
@@ -128,7 +128,6 @@ def _open(policy: Policy, fresh: bool) -> _Opened:
     from alignbench.engines.weights import setting
 
     what = f"policy {policy.spec!r}"
-    require_options(policy, "vllm")
     device = policy.options.get("device", "")
     if device not in ("", "cpu", "cuda"):
         raise UsageError(

@@ -13,7 +13,7 @@ from alignbench.engines import adapters
 from alignbench.engines.hf import HFEngine
 from alignbench.engines.identity import Files, content_of, digest_text, locate, read_prefix
 from alignbench.engines.inputs import uses_template
-from alignbench.engines.policy import Policy, require_options
+from alignbench.engines.policy import Policy
 from alignbench.engines.seq2seq import Seq2SeqEngine
 from alignbench.errors import UsageError, nearest
 
@@ -36,7 +36,6 @@ class _Loaded:
 
 def load_policy(policy: Policy, *, batch_tokens: int | None = None) -> HFEngine:
     """Load a policy of kind ``hf``: see ``alignbench.engines.open_engine``."""
-    require_options(policy, "hf")
     files = locate(policy)
     prefix = read_prefix(policy)
     device = _device(policy)

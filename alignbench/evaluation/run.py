@@ -203,7 +203,7 @@ def _outcome(
             flags = (*flags, "truncated")
         if not completion.text.strip():
             flags = (*flags, "empty")
-        return completion.text, len(completion.token_ids), flags
+        return completion.text, len(completion.token_ids) or completion.n_tokens, flags
     if task.kind == "loglikelihood":
         return document.target if given[0].greedy else "", given[0].n_tokens, flags
     numbers = [each.logprob if isinstance(each, Scored) else each.reward for each in given]
@@ -254,8 +254,10 @@ def _unrecorded(
 def _encode_completion(completion: Completion) -> dict[str, Any]:
     """What is kept of a completion: not the prompt's ids, which the request gives again."""
     kept = {"text": completion.text, "finish": completion.finish, "token_ids": list(completion.token_ids)}
+    counted = {} if completion.n_tokens is None else {"n_tokens": completion.n_tokens}
     return {
         **kept,
+        **counted,
         "logprobs": list(completion.logprobs),
         "sampling_logprobs": list(completion.sampling_logprobs),
         "cut": completion.cut,
@@ -271,6 +273,7 @@ def _decode_completion(payload: Mapping[str, Any]) -> Completion:
         sampling_logprobs=tuple(payload["sampling_logprobs"]),
         finish=payload["finish"],
         cut=payload.get("cut", 0),
+        n_tokens=payload.get("n_tokens"),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from alignbench.engines import engine_of
+from alignbench.engines import ON_WEIGHTS, engine_of
 from alignbench.engines.inputs import open_inputs
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.engines.types import Generate, Score
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation.run import requests_of
+from alignbench.evaluation.server_cost import sent
 from alignbench.tasks.documents import documents_fingerprint, metrics_with_levels
 from alignbench.tasks.types import Document, Task
 
@@ -88,12 +89,14 @@ def render(
 def reaches(task: Task, document: Document, policy: Policy, seed: int = 0) -> dict[str, Any]:
     """What a model gets for one document, JSON-able: the text of the prompt (after prefix and template), how
     it came about, and each request's text and token ids, as the engine encodes them. ``start`` is the index
-    of the first token of the continuation; ``cut`` counts the tokens that are lost on the left to fit.
+    of the first token of the continuation; ``cut`` counts the tokens that are lost on the left to fit. Of a
+    server see ``server_cost.sent``: it has text only.
 
     Raises:
         UsageError: the policy's config or tokenizer cannot be read, or it has no model.
     """
-    engine_of(policy)
+    if engine_of(policy) not in ON_WEIGHTS:
+        return sent(task, document, policy, seed)
     inputs, _ = open_inputs(policy)
     requests = requests_of(task, document, seed)
     tokens = inputs.encode(requests)

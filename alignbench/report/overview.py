@@ -81,6 +81,7 @@ def reaches(policy: PolicyResult) -> str:
         if inputs.in_front is None or inputs.chat_template
         else f"{inputs.in_front or 'no BOS'} in front",
         inputs.context_length and f"context {inputs.context_length:,} tokens",
+        inputs.server,
         cut and f"prompts cut on the left to fit: {cut}",
     ]
     return " · ".join(word for word in words if word)

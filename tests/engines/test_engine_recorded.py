@@ -368,7 +368,7 @@ def test_bad_rows(record, rows: list[dict[str, Any]], message: str) -> None:
     "option", ["prefix=p.txt", "adapter=a", "dtype=float32", "device=cpu", "best_of=4", "chat_template=on"]
 )
 def test_options_of_a_model_are_refused(record, option: str) -> None:
-    with pytest.raises(UsageError, match="is for a model that is run, and these outputs exist"):
+    with pytest.raises(UsageError, match="the engine recorded does not support"):
         record([{"doc_id": "d0", "output": "x"}], f"?{option}")
 
 

@@ -206,7 +206,6 @@ def test_a_reward_model_is_known_by_its_architecture(tmp_path: Path) -> None:
         ("{dir}/tiny?chat_template=maybe", "auto, on or off"),
         ("{dir}/tiny?prefix={dir}/none.txt", "cannot be read"),
         ("{dir}/tiny?best_of=4", "does not support 'best_of'"),
-        ("openai:gpt@http://localhost", "engine 'openai' is not available"),
     ],
 )
 def test_bad_specifications(spec: str, message: str, folder: Path) -> None:
