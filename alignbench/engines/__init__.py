@@ -44,9 +44,7 @@ def open_engine(
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"--batch-tokens {batch_tokens}: write a number of tokens, at least 1")
     module, _, function = ENGINES[kind].partition(":")
-    opened: Engine = getattr(import_module(module), function)(
-        policy, batch_tokens=batch_tokens, fresh=fresh
-    )
+    opened: Engine = getattr(import_module(module), function)(policy, batch_tokens=batch_tokens, fresh=fresh)
     return opened
 
 
