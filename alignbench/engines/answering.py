@@ -37,6 +37,17 @@ def spans_of(requests: Sequence[Score], tokens: Tokens, window: int | None) -> S
     return spans
 
 
+def one_by_one(spans: Spans) -> Spans:
+    """The same targets, each as the last token of a sequence of its own."""
+    apart = Spans([], [], [])
+    for owner, ids, start in zip(spans.owners, spans.sequences, spans.starts):
+        for at in range(start, len(ids)) or [start]:  # without targets: as it is
+            apart.owners.append(owner)
+            apart.sequences.append(ids[: at + 1])
+            apart.starts.append(at)
+    return apart
+
+
 def add_up(parts: Sequence[Scored]) -> Scored:
     """A request's answer from those of its windows; the sum does not depend on their order."""
     return Scored(

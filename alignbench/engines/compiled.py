@@ -160,7 +160,8 @@ def _compile(compiler: str, target: Path) -> None:
         )
         if done.returncode == 0:
             return
-    raise subprocess.SubprocessError(f"{compiler} does not compile it: {done.stderr.strip()[-500:]}")
+    said = done.stderr.strip()[-500:] or f"status {done.returncode}"
+    raise subprocess.SubprocessError(f"{compiler} does not compile it: {said}")
 
 
 def _digest(compiler: str) -> str:

@@ -33,6 +33,7 @@ from alignbench.engines.answering import (
     complete,
     decode_rows,
     eos_ids_of,
+    one_by_one,
     spans_of,
     warn_cut,
 )
@@ -244,6 +245,8 @@ class VLLMEngine:
         tokens = self.inputs.pairs(requests)
         warn_cut(tokens.cuts, self.context_length)
         spans = spans_of(requests, tokens, self.context_length)
+        if self._opened.files.adapter is not None:  # vLLM knows no prompt's log-probabilities with an adapter
+            spans = one_by_one(spans)
         done = frozenset(held)
         rows = [part for part, owner in enumerate(spans.owners) if owner not in done]
         for batch in join_parts(self._score(spans.sequences, spans.starts, rows), spans.owners):

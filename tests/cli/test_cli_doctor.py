@@ -132,7 +132,7 @@ def test_without_torch_or_transformers_nothing_is_computed(
     ("environ", "compiler", "reason"),
     [
         ({"PATH": "{tmp}"}, "absent", "no C compiler (cc, gcc, clang) is installed"),
-        ({"CC": "false"}, "ok", "false does not compile it:"),
+        ({"CC": "false"}, "ok", "false does not compile it: status 1; torch decodes"),
         ({"CC": "/no/such/cc"}, "ok", "/no/such/cc"),
         ({"ALIGNBENCH_NATIVE": "0"}, "ok", "turned off by ALIGNBENCH_NATIVE=0"),
     ],

@@ -376,7 +376,7 @@ def check_scores(scores: dict[str, Any]) -> None:
         assert found["flags_differ"] == 0, name
     assert 0 < scores["its own words"]["greedy"] < scores["its own words"]["n"]
     assert scores["mmlu_5shot"]["computed"] < 0.5, "four options of a question are one request"
-    assert scores["hellaswag"]["computed"] < 1
+    assert scores["edge cases"]["computed"] < 0.9, "the prefix cache has what long texts share"
 
 
 def check_texts(texts: dict[str, Any]) -> None:
@@ -387,7 +387,7 @@ def check_texts(texts: dict[str, Any]) -> None:
         assert found["worst"] <= 1e-4, name
         assert found["greedy_sampling_logprobs"], name
     for finish in ("stop", "length"):
-        assert sum(found["finish"][finish] for found in texts.values()) > 5
+        assert any(found["finish"][finish] for found in texts.values())
 
 
 def check_samples(samples: dict[str, Any]) -> None:

@@ -173,7 +173,7 @@ def lora(base: Path, scratch: Path, data: Path) -> dict[str, Any]:
             torch.nn.init.normal_(weight, std=0.2)
     model.save_pretrained(scratch / "adapter")
     plain, tuned = Sides(str(base), "plain"), Sides(f"{base}?adapter={scratch / 'adapter'}", "tuned")
-    requests = hellaswag(data, 10)
+    requests = hellaswag(data, 3)
     moved = [abs(a[0] - b[0]) for a, b in zip(ask(plain.hf, requests).plain, ask(tuned.hf, requests).plain)]
     return {"moved": max(moved), "identities": tuned.vllm.identity != plain.vllm.identity} | {
         "scores": tuned.scores(requests),
