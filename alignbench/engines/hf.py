@@ -268,13 +268,18 @@ class HFEngine:
     def _make_steps(self, longest: int) -> Callable[[Slots, Pauses], Steps]:
         """What decodes the rows of a wave, ``longest`` tokens at most: compiled steps, where those are known
         to give this module's numbers."""
-        native = native_for(self, longest) if self._compiles else None
-        if native is None:
-            return lambda slots, pauses: TorchSteps(self, slots)
-        return partial(NativeSteps, native, self.lanes)
+        try:
+            native = native_for(self, longest)
+            if native is not None and self._compiles:
+                return partial(NativeSteps, native, self.lanes)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise  # there was no room for the copy
+        return lambda slots, pauses: TorchSteps(self, slots)
 
     @cached_property
     def _compiles(self) -> bool:
+        """Asked only where compiled steps could be taken: what a hook or autocast forbids may come back."""
         with self._evaluating():
             return agrees(self)
 
@@ -304,7 +309,7 @@ class HFEngine:
 
     @property
     def _cache_dtype(self) -> torch.dtype:
-        """Of the keys and values that generation keeps (see ``inflight.Slots``)."""
+        """Of the keys and values that generation keeps (see ``slots.Slots``)."""
         return torch.float32 if self.device.type == "cpu" else self.module.dtype
 
     def _run(
