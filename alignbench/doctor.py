@@ -243,7 +243,7 @@ def decoding() -> Iterator[Finding]:
         listed = ", ".join(compiled.COMPILERS)
         yield Finding("machine", "C compiler", "absent", f"none ({listed}); torch decodes, which is slower")
     else:
-        yield Finding("machine", "C compiler", "ok", command)
+        yield Finding("machine", "C compiler", "ok", " ".join(command))
     reason = compiled.why_not()
     if reason is None:
         yield Finding(

@@ -164,7 +164,12 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
     """Find the weights of a policy without loading them, so that a wrong name fails before work begins."""
     if policy.kind == engines.RECORDED:
         return  # its file is read, and refused, by itself
-    if engines.engine_of(policy, settings.engine) in engines.ON_WEIGHTS:
+    engine = engines.engine_of(policy, settings.engine)
+    if engine == "vllm":
+        from alignbench.engines.vllm_versions import require
+
+        require(f"policy {policy.spec!r}")
+    if engine in engines.ON_WEIGHTS:
         from alignbench.engines.identity import locate
 
         locate(policy)

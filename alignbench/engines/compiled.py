@@ -12,10 +12,12 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,7 @@ SOURCE = Path(__file__).with_name("native.c")
 COMPILERS = ("cc", "gcc", "clang")
 FOR_THIS_PROCESSOR = (("-march=native",), ("-mcpu=native",), ())
 """Compilers differ in how they are told; without, the code is slow but right."""
+OPTIMISED = ("-O3", "-std=gnu11", "-shared", "-fPIC")
 SECONDS = 120
 
 
@@ -84,8 +87,8 @@ class CRows(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The compiled library, or None where there is none; asked once a process."""
     found, reason = _opened()
-    if found is None:
-        log.info("alignbench: decoding is not compiled here: %s", reason)
+    if found is None and os.environ.get("ALIGNBENCH_NATIVE") != "0":
+        log.warning("alignbench: decoding is not compiled here and takes several times as long: %s", reason)
     return found
 
 
@@ -94,9 +97,11 @@ def why_not() -> str | None:
     return _opened()[1]
 
 
-def compiler() -> str | None:
-    """The C compiler that would be used: ``CC``, else the first that is found."""
-    return os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+def compiler() -> list[str] | None:
+    """The C compiler's command: ``CC``, else the first compiler that is found; None where there is none."""
+    asked = shlex.split(os.environ.get("CC", ""))
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    return asked or ([found] if found else None)
 
 
 def _opened() -> tuple[ctypes.CDLL | None, str | None]:
@@ -105,7 +110,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str | None]:
         return None, "turned off by ALIGNBENCH_NATIVE=0"
     try:
         return _declared(ctypes.CDLL(str(_built()))), None
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
         return None, " ".join(str(error).split())
 
 
@@ -139,35 +144,62 @@ def _built() -> Path:
     command = compiler()
     if not command:
         raise OSError(f"no C compiler ({', '.join(COMPILERS)}) is installed")
-    asked = os.environ.get("ALIGNBENCH_NATIVE")
-    folder = Path(asked).expanduser() if asked else default_workspace() / "native"
+    folder = _folder()
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
     place = folder / f"decode-{_digest(command)}{suffix}"
-    if not place.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not _whole(place):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             draft = Path(scratch) / place.name
             _compile(command, draft)
-            draft.replace(place)  # whole or not at all
+            # its digest first: a library without one, or of another, is made again
+            _note(place).write_text(hashlib.sha256(draft.read_bytes()).hexdigest(), encoding="ascii")
+            draft.replace(place)
     return place
 
 
-def _compile(compiler: str, target: Path) -> None:
+def _folder() -> Path:
+    """Where libraries are kept: what is loaded from it must be the user's own.
+
+    Raises:
+        OSError: it cannot be made, or is another user's.
+    """
+    asked = os.environ.get("ALIGNBENCH_NATIVE")
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(asked).expanduser() if asked else default_workspace() / "native" / str(user)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if hasattr(os, "getuid") and folder.stat().st_uid not in (user, 0):
+        raise OSError(f"the folder {folder} is another user's; name one of your own in ALIGNBENCH_NATIVE")
+    return folder
+
+
+def _note(place: Path) -> Path:
+    return place.with_suffix(".sha256")
+
+
+def _whole(place: Path) -> bool:
+    """Whether a library is there, as it was written: a cut one would end the process when it is run."""
+    try:
+        noted = _note(place).read_text(encoding="ascii")
+        return hashlib.sha256(place.read_bytes()).hexdigest() == noted
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _compile(compiler: Sequence[str], target: Path) -> None:
     for flags in FOR_THIS_PROCESSOR:
-        command = [*compiler.split(), "-O3", *flags, "-std=gnu11", "-shared", "-fPIC", "-o", str(target)]
-        done = subprocess.run(
-            [*command, str(SOURCE), "-lm"], capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        command = [*compiler, *OPTIMISED, *flags, "-o", str(target), str(SOURCE), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if done.returncode == 0:
             return
     said = done.stderr.strip()[-500:] or f"status {done.returncode}"
-    raise subprocess.SubprocessError(f"{compiler} does not compile it: {said}")
+    raise subprocess.SubprocessError(f"{' '.join(compiler)} does not compile it: {said}")
 
 
-def _digest(compiler: str) -> str:
+def _digest(compiler: Sequence[str]) -> str:
     """What the library depends on: a workspace may be shared by machines with different processors."""
     seen = hashlib.sha256(SOURCE.read_bytes())
-    for each in (compiler, platform.machine(), platform.processor(), processor_flags()):
+    how = " ".join((*compiler, *OPTIMISED, *sum(FOR_THIS_PROCESSOR, ())))
+    for each in (how, platform.machine(), platform.processor(), processor_flags() or platform.node()):
         seen.update(b"\0" + each.encode())
     return seen.hexdigest()[:16]
 

@@ -259,14 +259,19 @@ class HFEngine:
     def _make_steps(self, longest: int) -> Callable[[Slots, Pauses], Steps]:
         """What decodes the rows of a wave, ``longest`` tokens at most: compiled steps, where those are known
         to give this module's numbers."""
-        native = native_for(self, longest) if self.compiles else None
-        if native is None:
-            return lambda slots, pauses: TorchSteps(self, slots)
-        return partial(NativeSteps, native, self.lanes)
+        try:
+            native = native_for(self, longest)
+            if native is not None and self.compiles:
+                return partial(NativeSteps, native, self.lanes)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise  # there was no room for the copy
+        return lambda slots, pauses: TorchSteps(self, slots)
 
     @cached_property
     def compiles(self) -> bool:
-        """Whether the module's numbers come out of compiled steps, where there are any."""
+        """Whether the module's numbers come out of compiled steps, where there are any. A hook or autocast
+        forbids them only as long as it is there: so this is asked where nothing of the kind is."""
         with self._evaluating():
             return agrees(self)
 
@@ -296,7 +301,7 @@ class HFEngine:
 
     @property
     def _cache_dtype(self) -> torch.dtype:
-        """Of the keys and values that generation keeps (see ``inflight.Slots``)."""
+        """Of the keys and values that generation keeps (see ``slots.Slots``)."""
         return torch.float32 if self.device.type == "cpu" else self.module.dtype
 
     def _run(

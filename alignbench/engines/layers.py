@@ -77,6 +77,37 @@ class Spec:
     layers: Sequence[LayerSpec]
     last: Any
 
+    def fits(self, vocabulary: int, length: int) -> bool:
+        """Whether all that is read has the shape that these numbers say: C does not look twice.
+
+        Args:
+            vocabulary: how many tokens may be chosen.
+            length: tokens of the longest row.
+        """
+        heads, kept = self.heads * self.size, self.groups * self.size
+        shapes = {
+            "qkv": (heads + 2 * kept, self.width),
+            "out": (self.width, heads),
+            "up": ((1 + self.gated) * self.inner, self.width),
+            "down": (self.width, self.inner),
+        }
+        right = self.heads % self.groups == 0 and all(
+            getattr(layer, name).weight.shape == shape
+            for layer in self.layers
+            for name, shape in shapes.items()
+        )
+        norms = [(self.last, self.width)]
+        for layer in self.layers:
+            norms += [(layer.before, self.width), (layer.behind, self.width)]
+            norms += [(norm, self.size) for norm in (layer.query, layer.key) if norm is not None]
+        right &= all(norm.weight.shape == (size,) for norm, size in norms)
+        right &= len(self.embedding) >= vocabulary and self.embedding.shape[1] == self.width
+        if self.positions is not None:
+            right &= len(self.positions) >= length and self.positions.shape[1] == self.width
+        if self.angles is not None:
+            right &= all(x.shape == (1, self.size) for x in self.angles(torch.zeros(1, dtype=torch.long)))
+        return right
+
 
 def spec_of(module: Any) -> Spec | None:
     """What the module computes; None: something else than is known here, or not now.
@@ -85,7 +116,7 @@ def spec_of(module: Any) -> Spec | None:
         module: a causal language model.
     """
     base = getattr(module, "base_model", module)
-    if torch.is_autocast_enabled("cpu") or any(hooked(each) for each in base.modules()):
+    if torch.is_autocast_enabled("cpu") or not all(map(_plain, base.modules())):
         return None
     if type(base).__module__ == "transformers.models.gpt2.modeling_gpt2":
         return _gpt2(base)
@@ -100,10 +131,16 @@ def hooked(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in HOOKS)
 
 
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is torch's or transformers' own and computes what its class does."""
+    own = type(module).__module__.startswith(("torch.nn.", "transformers."))
+    return own and not hooked(module) and "forward" not in vars(module)
+
+
 def _llama(fused: Fused) -> Spec | None:
     """Llama, Mistral, Qwen 2 and 3."""
     base, config = fused.base, fused.base.config
-    if config.hidden_act not in ("silu", "swish"):
+    if any(type(layer.mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation") for layer in fused.layers):
         return None
     layers = []
     for layer in fused.layers:

@@ -1,7 +1,7 @@
 /* Decoding on a CPU, compiled for the machine it runs on: see native.py, which builds and calls this.
 
    One call takes some rows through a number of steps: embedding, layers, head, and the choice of the next
-   token. A row is computed by itself: what else runs with it changes no bit of its numbers, as every sum is
+   token. A row is computed by itself: which rows run with it changes no bit of its numbers, as every sum is
    taken in the same order however many rows share a product.
 
    Matrices are laid out in panels of PANEL output columns, [panel][input][PANEL], filled up with zeros; rows
@@ -135,7 +135,7 @@ INLINE Vec exp_of(Vec x) {
   return y * (Vec)power;
 }
 
-/* the first n numbers, n < WIDTH; others 0 */
+/* the first n numbers, n <= WIDTH; others 0 */
 INLINE Vec part(const float *p, int64_t n) {
   Vec x = {};
   memcpy(&x, p, 4 * (size_t)n);
@@ -574,23 +574,45 @@ static int by_token(const void *a, const void *b) {
   return ((const Candidate *)a)->token - ((const Candidate *)b)->token;
 }
 
+/* how many logits are at least `least`, and the mass of these */
+static int64_t above(const float *logits, int64_t n, float top, float factor, float least, double *mass) {
+  int64_t found = 0;
+  *mass = 0;
+  for (int64_t first = 0; first < n; first += BLOCK) {
+    int64_t end = n - first < BLOCK ? n : first + BLOCK, i = first;
+    Vec masses = {};
+    Ints counts = {};
+    for (; i + WIDTH <= end; i += WIDTH) {
+      Vec x = VEC(logits + i);
+      Ints there = x >= (Vec){} + least;
+      masses += (Vec)((Ints)exp_of((x - top) * factor) & there);
+      counts -= there;
+    }
+    double sum = sum_of(masses);
+    for (int k = 0; k < WIDTH; k++) found += counts[k];
+    for (; i < end; i++)
+      if (logits[i] >= least) found++, sum += exp((double)((logits[i] - top) * factor));
+    *mass += sum;
+  }
+  return found;
+}
+
 /* The same among the k likeliest, and of these among the fewest whose mass reaches p (nucleus; Holtzman et al.
    2020, eq. 2). `room`: n candidates. */
 static int64_t drawn_from_few(const float *logits, int64_t n, float top, float factor, int64_t k, float p,
                               double u, Candidate *room, float *logprob) {
   int64_t found = 0, kept = 0;
   double all = k < n ? 0 : masses(logits, n, top, factor, NULL), mass = 0;
+  float least = top;
   /* those that are near enough to the largest: only they need to be put in order */
-  for (float near = 2 / factor;; near *= 2) {
-    float least = near < LIMIT ? top - near : -INFINITY;
-    found = 0, mass = 0;
-    for (int64_t i = 0; i < n; i++)
-      if (logits[i] >= least) {
-        mass += exp((double)((logits[i] - top) * factor));
-        room[found++] = (Candidate){logits[i], (int32_t)i};
-      }
-    if (least == -INFINITY || (k < n ? found >= k : mass >= p * all * (1 + 1e-6))) break;
+  for (float near = 2 / factor; least > -INFINITY; near = near > 0 ? 2 * near : 1) {
+    least = near < LIMIT ? top - near : -INFINITY;
+    found = above(logits, n, top, factor, least, &mass);
+    if (found == n || (k < n ? found >= k : mass >= p * all * (1 + 1e-6))) break;
   }
+  found = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (logits[i] >= least) room[found++] = (Candidate){logits[i], (int32_t)i};
   qsort(room, (size_t)found, sizeof *room, by_logit);
   if (k < n) {
     found = found < k ? found : k, all = 0;

@@ -1,4 +1,4 @@
-"""Decoding in compiled steps (native.c): models whose layers it knows, in float32 on a CPU.
+"""Decoding in compiled steps (native.c): models whose layers it knows, in float32 or bfloat16 on a CPU.
 
 A step of decoding a small model is hundreds of operations on a few thousand numbers each, which take less
 time than calling them. Here a call takes a thread's rows through several steps at once, their tokens
@@ -30,6 +30,7 @@ from alignbench.engines.types import Generate, Sampling
 if TYPE_CHECKING:
     from alignbench.engines.hf import HFEngine
 
+CPU = torch.device("cpu")
 STEPS = 8
 """Steps of a call, at most: rows that end wait for it."""
 LEAST_ROWS = 4
@@ -53,15 +54,18 @@ def native_for(engine: HFEngine, length: int) -> Native | None:
     if {weight.dtype for weight in weights} not in ({torch.float32}, {torch.bfloat16}):
         return None
     total, _ = memory.memory_of(engine.device)
-    spec = spec_of(engine.module) if 4 * sum(weight.numel() for weight in weights) <= SHARE * total else None
+    copied = 4 * (sum(weight.numel() for weight in weights) + head.weight.numel())
+    spec = spec_of(engine.module) if copied <= SHARE * total else None
     if spec is None or spec.size % int(lib.vector_floats()) or hooked(head):
+        return None
+    if not spec.fits(len(head.weight), length):
         return None
     return Native(lib, spec, head, engine.scale, length)
 
 
 def agrees(engine: HFEngine) -> bool:
     """Whether compiled steps give the module's own log-probabilities: tried on two rows, each of which goes
-    on from one token. Call it in eval mode, without gradients."""
+    on from one token. Call it in eval mode, without gradients, where ``native_for`` gives something."""
     try:
         native = native_for(engine, PROBE)
         return native is not None and _agrees(engine, native)
@@ -75,18 +79,27 @@ def _agrees(engine: HFEngine, native: Native) -> bool:
     requests = [Generate("", Sampling(PROBE)), Generate("", Sampling(PROBE, temperature=1.0), seed=1)]
     running = Running.none(Rows.of(requests, engine.vocabulary, engine.device), requests, engine.device)
     running.add([0, 1], [-1, -1])
-    running.write(0, torch.tensor([1, 3]) % engine.vocabulary, torch.zeros(2), torch.zeros(2))
+    running.write(0, torch.tensor([1, 3], device=CPU) % engine.vocabulary, _zeros(2), _zeros(2))
     running.waiting = False
     slots = Slots(2, rounded(PROBE))
     shape = 2, native.model.groups, slots.capacity, native.model.size
-    slots.layers = {i: (torch.zeros(shape), torch.zeros(shape)) for i in range(native.model.layers)}
+    slots.layers = {i: (_zeros(*shape), _zeros(*shape)) for i in range(native.model.layers)}
     pauses = Pauses(engine.vocabulary, (), StopStrings(lambda rows: []), ())
     NativeSteps(native, Lanes(engine.device), slots, pauses).advance(running)
     want = engine.module(input_ids=running.tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
     chosen = want.gather(-1, running.tokens[:, 1:, None])[..., 0]
     loose = TOLERANCE[engine.module.dtype]
     greedy = bool((chosen[0] >= want[0].amax(-1) - loose).all())
-    return greedy and torch.allclose(running.logprobs[0, :, 1:], chosen, rtol=loose, atol=loose)
+    return greedy and torch.allclose(running.logprobs[0, :, 1:], chosen, rtol=0, atol=loose)
+
+
+def _empty(*shape: int) -> Tensor:
+    """What C reads as floats, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device=CPU)
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device=CPU)
 
 
 class Native:
@@ -105,7 +118,7 @@ class Native:
         self._panel = int(lib.panel_columns())
         self._halves = bool(lib.multiplies_halves()) and head.weight.dtype == torch.bfloat16
         layers = (CLayer * len(spec.layers))(*map(self._layer, spec.layers))
-        cosine, sine = spec.angles(torch.arange(length)) if spec.angles else (None, None)
+        cosine, sine = spec.angles(torch.arange(length, device=CPU)) if spec.angles else (None, None)
         self.model = CModel(
             layers=len(spec.layers), width=spec.width, heads=spec.heads, groups=spec.groups, size=spec.size,
             inner=spec.inner, vocabulary=len(head.weight), gated=spec.gated, epsilon=spec.epsilon,
@@ -119,7 +132,7 @@ class Native:
         """Weights [outputs, inputs] in panels of outputs, filled up with zeros."""
         weight = weight.float()
         outputs, inputs = weight.shape
-        laid_out = torch.empty(self._padded(outputs) * inputs)
+        laid_out = _empty(self._padded(outputs) * inputs)
         lay = self.lib.lay_panels
         lay(weight.data_ptr(), outputs, inputs, weight.stride(0), weight.stride(1), laid_out.data_ptr())
         return laid_out
@@ -128,7 +141,7 @@ class Native:
         """Bring the first ``columns`` of keys [S, Hkv, C, D], a view of whole slots, into panels of columns,
         where they lie."""
         slots, groups, capacity, size = keys.shape
-        room = torch.empty(self._panel * size)
+        room = _empty(self._panel * size)
         self.lib.turn_keys(keys.data_ptr(), slots * groups, capacity, columns, size, room.data_ptr())
 
     # ---- inside
@@ -139,7 +152,9 @@ class Native:
     def _halves_of(self, weight: Tensor) -> Tensor:
         """The same in bfloat16, as pairs of inputs."""
         outputs, inputs = weight.shape
-        laid_out = torch.empty(self._padded(outputs) * (inputs + inputs % 2), dtype=torch.bfloat16)
+        laid_out = torch.empty(
+            self._padded(outputs) * (inputs + inputs % 2), dtype=torch.bfloat16, device=CPU
+        )
         lay = self.lib.lay_halves
         lay(weight.data_ptr(), outputs, inputs, weight.stride(0), weight.stride(1), laid_out.data_ptr())
         return laid_out
@@ -161,7 +176,7 @@ class Native:
         outputs, inputs = matrix.weight.shape
         bias = None
         if matrix.bias is not None:
-            bias = torch.zeros(self._padded(outputs))
+            bias = _zeros(self._padded(outputs))
             bias[:outputs] = matrix.bias
         laid_out = (self._halves_of if self._halves else self.panels)(matrix.weight)
         return CLinear(self._hold(laid_out), self._pointer(bias), inputs, outputs, self._halves)
@@ -211,7 +226,7 @@ class NativeSteps:
     def _decode(self, rows: CRows, kept: CCache, going: float, part: slice) -> int:
         lib, n = self.native.lib, part.stop - part.start
         model, cache, least = byref(self.native.model), byref(kept), round(going * n)
-        room = torch.empty(lib.scratch_floats(model, cache, n, rows.any_sampled))
+        room = _empty(lib.scratch_floats(model, cache, n, rows.any_sampled))
         made: int = lib.decode(
             model, cache, byref(rows), part.start, part.stop, STEPS, least, room.data_ptr()
         )

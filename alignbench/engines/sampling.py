@@ -56,10 +56,12 @@ class Rows:
         )
         ks = [min(s.top_k or vocabulary, vocabulary) for s in each]
         return cls(
-            greedy=torch.tensor([s.temperature == 0 for s in each], device=device),
-            temperature=torch.tensor([s.temperature or 1.0 for s in each], device=device),
-            top_k=torch.tensor(ks, device=device),
-            top_p=torch.tensor([s.top_p for s in each], device=device),
+            greedy=torch.tensor([s.temperature == 0 for s in each], dtype=torch.bool, device=device),
+            temperature=torch.tensor(
+                [s.temperature or 1.0 for s in each], dtype=torch.float32, device=device
+            ),
+            top_k=torch.tensor(ks, dtype=torch.long, device=device),
+            top_p=torch.tensor([s.top_p for s in each], dtype=torch.float32, device=device),
             uniform=torch.from_numpy(draws).to(device),
             sampled=sampled,
             filtered=any(s.temperature > 0 and (s.top_k > 0 or s.top_p < 1) for s in each),

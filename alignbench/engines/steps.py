@@ -62,11 +62,13 @@ class Running:
     @classmethod
     def none(cls, parameters: Rows, requests: Sequence[Generate], device: torch.device) -> Running:
         """Nobody runs yet."""
-        limits = torch.tensor([request.sampling.max_tokens for request in requests], device=device)
+        most = [request.sampling.max_tokens for request in requests]
+        limits = torch.tensor(most, dtype=torch.long, device=device)
         shape = len(requests), int(limits.max())
         row, column, step = torch.zeros(3, 0, dtype=torch.long, device=device)
         tokens = torch.zeros(shape, dtype=torch.long, device=device)
-        return cls(row, column, step, limits, tokens, torch.zeros(2, *shape, device=device), parameters)
+        logprobs = torch.zeros(2, *shape, dtype=torch.float32, device=device)
+        return cls(row, column, step, limits, tokens, logprobs, parameters)
 
     def __len__(self) -> int:
         return len(self.row)

@@ -64,8 +64,8 @@ def prompts(tmp_path: Path) -> str:
         (["compare", "{model}", "./nowhere"], "policy './nowhere': no folder ./nowhere; check the path"),
         (["eval", "{model}", "--tasks", "truthfulqa_mc"], "did you mean 'truthfulqa_mc"),
         (["eval", "{model}", "--tasks-dir", "/nowhere"], "/nowhere does not exist"),
-        (["compare", "{model}", "vllm:other"], "engine 'vllm' is not available here"),
-        (["eval", "{model}", "--engine", "hff"], "engine 'hff' is not available here (did you mean 'hf'?)"),
+        (["compare", "{model}", "vllm:other"], "vLLM is not installed; pip install 'alignbench[vllm]'"),
+        (["eval", "{model}", "--engine", "hff"], "there is no engine 'hff' (did you mean 'hf'?)"),
         (["eval", "{model}?dtyp=x"], "unknown option 'dtyp' (did you mean 'dtype'?)"),
         (
             ["compare", "{model}", "b={model}", "--tasks", "{prompts}", "--judge", "god"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -277,14 +278,67 @@ def test_a_hook_that_comes_later_is_seen() -> None:
 
 
 @needs_compiler
-def test_a_layer_that_does_something_else_is_found_out() -> None:
-    model = build("Llama", SMALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_that_does_something_else_is_found_out(dtype: torch.dtype) -> None:
+    model = build("Llama", SMALL).to(dtype)
     model.model.layers[0].self_attn.scaling *= 1.5
     assert HFEngine(model, make_tokenizer()).compiles, "the scale is read"
     model.model.norm.forward = lambda x: 2 * x
-    engine = HFEngine(model, make_tokenizer())
+    assert spec_of(model) is None
+    del model.model.norm.forward
     assert spec_of(model) is not None
+    model.model.layers[1].mlp.act_fn = torch.nn.ReLU()
+    assert spec_of(model) is None
+
+
+@needs_compiler
+def test_numbers_that_are_not_the_modules_own_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = HFEngine(build("Llama", SMALL), make_tokenizer())
+    real = native.spec_of
+    monkeypatch.setattr(native, "spec_of", lambda module: replace(real(module), epsilon=0.1))
     assert not engine.compiles
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["a wider layer", "a larger head", "few positions"])
+def test_shapes_that_do_not_fit_are_torchs(what: str) -> None:
+    if what == "few positions":
+        model = build("GPT2", {**OLD, "n_positions": 12})
+    else:
+        model = build("Llama", {**SMALL, "tie_word_embeddings": False})
+    if what == "a wider layer":
+        mlp = model.model.layers[1].mlp
+        mlp.gate_proj, mlp.up_proj = (torch.nn.Linear(32, 96, bias=False) for _ in range(2))
+        mlp.down_proj = torch.nn.Linear(96, 32, bias=False)
+    elif what == "a larger head":
+        model.lm_head = torch.nn.Linear(32, 400, bias=False)
+    engine = HFEngine(model, make_tokenizer())
+    assert native.native_for(engine, 20) is None
+
+
+@needs_compiler
+def test_no_room_for_a_copy_leaves_it_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = HFEngine(build("Llama", SMALL), make_tokenizer())
+    want = generate(engine, requests_with("", 4))
+
+    def none(*given: Any) -> Any:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(native, "Native", none)
+    assert [a.token_ids for a in generate(engine, requests_with("", 4))] == [a.token_ids for a in want]
+
+
+@needs_compiler
+def test_whole_numbers_and_other_defaults_are_read_as_they_are_meant() -> None:
+    engine = HFEngine(build("Llama", SMALL), make_tokenizer())
+    want = generate(engine, [Generate("the cat", Sampling(9, 1.0), seed=i) for i in range(3)])
+    whole = [Generate("the cat", Sampling(9, 1, top_p=1), seed=i) for i in range(3)]
+    assert generate(engine, whole) == want
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert generate(engine, whole) == want
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_without_a_compiler_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,10 +360,14 @@ def test_it_is_compiled_once_and_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
     place = compiled._built()
-    assert [*tmp_path.iterdir()] == [place]
+    assert {*tmp_path.iterdir()} == {place, place.with_suffix(".sha256")}
     written = place.stat().st_mtime_ns
     assert compiled._built() == place
     assert place.stat().st_mtime_ns == written
+    whole = place.read_bytes()
+    place.write_bytes(whole[:9000])
+    assert compiled._built() == place
+    assert len(place.read_bytes()) == len(whole), "a library that was cut is made again"
     monkeypatch.setattr(compiled, "processor_flags", lambda: "flags: another processor")
     assert compiled._built() != place
 

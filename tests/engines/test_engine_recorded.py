@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignbench.engines import open_engine
+from alignbench.engines import engine_of, open_engine
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.recorded import Asked, Join, Recording, open_recording
 from alignbench.errors import UsageError
@@ -321,8 +321,8 @@ def test_real_alpaca_eval_outputs(shared_data: Path, tmp_path: Path, name: str) 
 
 
 def test_what_only_recordings_and_logs_have(record) -> None:
-    with pytest.raises(UsageError, match="'sample' is for recorded outputs; leave it out"):
-        parse_policy("gpt2?sample=1")
+    with pytest.raises(UsageError, match="the engine hf does not support 'sample'; leave it out"):
+        engine_of(parse_policy("gpt2?sample=1"))
     with pytest.raises(UsageError, match="says which of lm-eval's tasks is meant, and this is no log of it"):
         record([{"doc_id": "d0", "output": "x"}], "?task=t")
 
