@@ -52,7 +52,7 @@ def test_what_a_policy_is_called() -> None:
         ("openai:m@http://h/v1?price_in=1", "both price_in and price_out"),
         ("openai:m@http://h/v1?price_in=1&price_out=-2", "a price of a million tokens"),
         ("openai:m@http://h/v1?prefix=/none.txt", "cannot be read"),
-        ("tiny?concurrency=3", "unknown option 'concurrency'"),
+        ("tiny?concurrency=3", "the engine hf does not support 'concurrency'"),
     ],
 )
 def test_bad_specifications(spec: str, message: str) -> None:
