@@ -183,7 +183,13 @@ def test_an_interrupt_loses_nothing_that_arrived(
     server.behaviour.always["number"] = "slow"
     words = ["eval", server.policy("?concurrency=2"), "--tasks", "say", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "alignbench.cli.main", *words, "--tasks-dir", str(tasks)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 60
         while sum(server.paid.values()) < 5 and time.monotonic() < deadline:
             time.sleep(0.02)

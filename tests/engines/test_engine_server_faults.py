@@ -185,9 +185,13 @@ def test_an_interrupt_keeps_what_has_arrived() -> None:
         return index
 
     running = ask_all(range(9), ask, width=1, closing=closing)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        kept.extend(index for batch in running for index, _ in batch)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            kept.extend(index for batch in running for index, _ in batch)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert kept == [0, 1]
     assert closing.is_set()
     never.set()
