@@ -34,5 +34,7 @@ def test_a_server_gives_the_numbers_and_texts_of_its_weights(vllm_server: str, s
         assert theirs.logprob == pytest.approx(ours.logprob, abs=1e-4)
         assert (theirs.n_tokens, theirs.greedy) == (ours.n_tokens, ours.greedy)
     for ours, theirs in zip(answers(hf, "generate", PROMPTS), answers(served, "generate", PROMPTS)):
-        assert (theirs.text, theirs.finish) == (ours.text, ours.finish)
         assert theirs.token_ids == ours.token_ids
+        # vLLM leaves out a character that the last tokens only begin
+        assert theirs.text.rstrip("\ufffd") == ours.text.rstrip("\ufffd")
+        assert theirs.finish == ours.finish
