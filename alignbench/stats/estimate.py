@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 Interval = tuple[float, float]
 
+ROUNDING = 1e-12
+"""Relative to what is added up: less than this is nothing but rounding."""
 WORST_CASE = 1
 """How many clusters' evidence the worst design effect weighs; chosen by simulation."""
 MISSING_SHARE = 0.01
@@ -123,9 +125,11 @@ def cluster_codes(clusters: Sequence[str] | None, n: int) -> tuple[Codes, int]:
 def cluster_stderr(x: Floats, codes: Codes) -> float:
     """CR1 standard error of the mean; 0 where the spread is nothing but rounding."""
     residual = x - math.fsum(x) / len(x)
-    if np.max(np.abs(residual)) <= 1e-12 * np.max(np.abs(x), initial=0.0):
+    if np.max(np.abs(residual)) <= ROUNDING * np.max(np.abs(x), initial=0.0):
         return 0.0
     sums = np.bincount(codes, weights=residual)
+    if np.max(np.abs(sums)) <= ROUNDING * np.max(np.bincount(codes, weights=np.abs(residual))):
+        return 0.0  # clusters with the same mean, in which single values differ
     groups = len(sums)
     return math.sqrt(groups / (groups - 1) * float(sums @ sums)) / len(x)
 
@@ -193,7 +197,7 @@ def p_against(estimate: Estimate, null: float) -> float | None:
         ratio = distance / math.sqrt(null * (1 - null) / estimate.effective_n)
         return two_sided(ratio, groups - 1 if groups < estimate.n else math.inf)
     if estimate.stderr == 0:
-        return 1.0 if distance == 0 else min(1.0, 2.0 ** (1 - groups))
+        return 1.0 if distance <= ROUNDING else min(1.0, 2.0 ** (1 - groups))
     return two_sided(distance / estimate.stderr, groups - 1)
 
 

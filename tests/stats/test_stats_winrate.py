@@ -61,6 +61,18 @@ def test_nothing_to_count() -> None:
         win_rate([1.2])
 
 
+def test_sources_that_agree_are_not_made_certain_by_rounding() -> None:
+    """Three sources, each with the mean .516, which floating point does not give exactly."""
+    values, sources = [0.604, 0.428, 0.428, 0.428, 0.604, 0.604], ["0", "1", "2"] * 2
+    one, other = win_rate(values, sources), win_rate([1 - v for v in values], sources)
+    assert (one.stderr, other.stderr) == (0.0, 0.0)
+    assert one.p == other.p == 0.25  # 2^(1-3): all three on the same side of 1/2
+    # 1 - .025^(1/3) of the population may lie at either end
+    share = 1 - 0.025 ** (1 / 3)
+    assert one.ci == pytest.approx((0.516 * (1 - share), 0.516 + share * 0.484))
+    assert other.ci == pytest.approx((1 - one.ci[1], 1 - one.ci[0]))
+
+
 @given(st.lists(PREFERENCE, max_size=40), st.integers(1, 20))
 def test_a_against_b_mirrors_b_against_a(values: list[float | None], sources: int) -> None:
     clusters = [str(i % sources) for i in range(len(values))]
