@@ -263,9 +263,9 @@ class HFEngine:
             native = native_for(self, longest)
             if native is not None and self.compiles:
                 return partial(NativeSteps, native, self.lanes)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:  # no room for the copy?
             if not memory.is_out_of_memory(error):
-                raise  # there was no room for the copy
+                raise
         return lambda slots, pauses: TorchSteps(self, slots)
 
     @cached_property
