@@ -166,7 +166,7 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
         return  # its file is read, and refused, by itself
     engine = engines.engine_of(policy, settings.engine)
     if engine == "vllm":
-        from alignbench.engines.vllm_versions import require
+        from alignbench.engines.vllm_engine.versions import require
 
         require(f"policy {policy.spec!r}")
     if engine in engines.ON_WEIGHTS:

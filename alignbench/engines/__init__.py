@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "hf": "alignbench.engines.lazy:open_policy",
-    "vllm": "alignbench.engines.vllm_engine:open_policy",
-    "openai": "alignbench.engines.server:open_policy",
+    "vllm": "alignbench.engines.vllm_engine.engine:open_policy",
+    "openai": "alignbench.engines.servers.engine:open_policy",
 }
 """Engine → what opens a policy with it: ``open_policy(policy, *, batch_tokens, fresh)``."""
 ON_WEIGHTS = ("hf", "vllm")
@@ -56,7 +56,7 @@ def known_identity(policy: Policy, engine: str) -> dict[str, Any] | None:
         UsageError: its files cannot be found.
     """
     if engine == "vllm":
-        from alignbench.engines.vllm_engine import identity_of
+        from alignbench.engines.vllm_engine.engine import identity_of
 
         return identity_of(policy)
     from alignbench.engines.lazy import known_identity as of_hf

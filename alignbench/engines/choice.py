@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from alignbench.engines import vllm_versions as versions
 from alignbench.engines.identity import accelerators, locate
 from alignbench.engines.policy import Policy
+from alignbench.engines.vllm_engine import versions
 from alignbench.errors import UsageError
 
 LARGE = 2**31

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from alignbench.engines.server_target import parse_target, refuse_secrets
+from alignbench.engines.servers.target import parse_target, refuse_secrets
 from alignbench.errors import UsageError, nearest
 from alignbench.sources.files import stem
 

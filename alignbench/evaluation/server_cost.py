@@ -8,7 +8,7 @@ from typing import Any
 
 from alignbench.engines.identity import read_prefix
 from alignbench.engines.policy import Policy
-from alignbench.engines.server import known_endpoint, known_identity, read_options
+from alignbench.engines.servers.engine import known_endpoint, known_identity, read_options
 from alignbench.engines.types import Generate, Request, Score
 from alignbench.evaluation.plan import CHARACTERS_PER_TOKEN, request_text
 from alignbench.evaluation.run import VERBS, requests_of

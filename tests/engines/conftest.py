@@ -29,7 +29,7 @@ def llama(family_models: dict[str, Any]) -> Any:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FaultyServer]]:
     """Starts servers; clients have no key, and do not wait before they try again."""
-    monkeypatch.setattr("alignbench.engines.server_client.pause", lambda seconds, closing: None)
+    monkeypatch.setattr("alignbench.engines.servers.client.pause", lambda seconds, closing: None)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     running: list[FaultyServer] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alignbench.engines import vllm_versions as versions
+from alignbench.engines.vllm_engine import versions
 
 
 @dataclass

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from alignbench.engines import choice
-from alignbench.engines import vllm_versions as versions
 from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import parse_policy
+from alignbench.engines.vllm_engine import versions
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "hidden_size": 256, "num_attention_heads": 4}
 

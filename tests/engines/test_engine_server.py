@@ -14,8 +14,8 @@ from faulty_server import FaultyServer, is_likeliest, logprob_of, reply_of, toke
 
 from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
-from alignbench.engines.server import ServerEngine, ServerWork
-from alignbench.engines.server_answers import Usage
+from alignbench.engines.servers.answers import Usage
+from alignbench.engines.servers.engine import ServerEngine, ServerWork
 from alignbench.engines.types import Completion, Engine, Generate, Reward, Sampling, Score, Scored
 from alignbench.errors import WorkError
 

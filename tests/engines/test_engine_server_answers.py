@@ -9,7 +9,7 @@ from faulty_server import tokens_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignbench.engines.server_answers import (
+from alignbench.engines.servers.answers import (
     Echo,
     Usage,
     completion_of,
@@ -19,7 +19,7 @@ from alignbench.engines.server_answers import (
     scored_of,
     usage_of,
 )
-from alignbench.engines.server_client import Malformed
+from alignbench.engines.servers.client import Malformed
 from alignbench.engines.types import Generate, Sampling, Scored
 
 GREEDY = Generate("p", Sampling(stop=("END",)))

@@ -12,8 +12,8 @@ from faulty_server import FaultyServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignbench.engines import server_client
-from alignbench.engines.server_client import (
+from alignbench.engines.servers import client as server_client
+from alignbench.engines.servers.client import (
     Client,
     Failed,
     Retries,

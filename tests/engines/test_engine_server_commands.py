@@ -17,7 +17,7 @@ import pytest
 from faulty_server import FaultyServer
 
 from alignbench.cli.main import main
-from alignbench.engines import server_client
+from alignbench.engines.servers import client as server_client
 
 KEY = "sk-planted-0123456789abcdef"
 SAY = """\
@@ -237,7 +237,7 @@ def test_the_key_is_written_nowhere(
 def test_nor_is_it_in_a_traceback(fault: str, server: FaultyServer, tasks: Path, tmp_path: Path) -> None:
     server.behaviour.always["number"] = fault
     code = (
-        "from alignbench.engines import server_client\n"
+        "from alignbench.engines.servers import client as server_client\n"
         "server_client.pause = lambda seconds, closing: None\n"
         "from alignbench.cli.main import main\n"
         "main()\n"

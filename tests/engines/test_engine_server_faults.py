@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from faulty_server import FaultyServer
 
-from alignbench.engines import open_engine, server_client
+from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
-from alignbench.engines.server_client import Failed
-from alignbench.engines.server_pool import ask_all
+from alignbench.engines.servers import client as server_client
+from alignbench.engines.servers.client import Failed
+from alignbench.engines.servers.pool import ask_all
 from alignbench.errors import WorkError
 from alignbench.evaluation import Sample, evaluate_policy
 from alignbench.ledger import Ledger

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import make_model, make_seq2seq, make_tokenizer
 
-from alignbench.engines import open_engine, vllm_engine
-from alignbench.engines import vllm_versions as versions
+from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Reward, Sampling, Score
-from alignbench.engines.vllm_engine import identity_of
-from alignbench.engines.vllm_plan import (
+from alignbench.engines.vllm_engine import engine as vllm_engine
+from alignbench.engines.vllm_engine import versions
+from alignbench.engines.vllm_engine.engine import identity_of
+from alignbench.engines.vllm_engine.plan import (
     generation_order,
     generation_params,
     plan_probes,

@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from alignbench.engines import vllm_versions as versions
 from alignbench.engines.adapters import note_other_base
 from alignbench.engines.answering import (
     add_up,
@@ -42,7 +41,8 @@ from alignbench.engines.inputs import open_inputs
 from alignbench.engines.plan import Work, join_parts
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
-from alignbench.engines.vllm_plan import (
+from alignbench.engines.vllm_engine import versions
+from alignbench.engines.vllm_engine.plan import (
     Probe,
     generation_order,
     generation_params,
@@ -87,7 +87,7 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
     versions.require(f"policy {policy.spec!r}")
     copies = parallel_size(policy, "data_parallel")
     if copies > 1:
-        from alignbench.engines.vllm_parallel import open_parallel
+        from alignbench.engines.vllm_engine.parallel import open_parallel
 
         return open_parallel(policy, copies, batch_tokens=batch_tokens)
     return VLLMEngine(policy, batch_tokens=batch_tokens, fresh=fresh)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alignbench.engines.server_client import Malformed
+from alignbench.engines.servers.client import Malformed
 from alignbench.engines.types import Completion, Generate, Scored
 
 SLACK = 1e-3

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from alignbench.engines.server_client import Failed
+from alignbench.engines.servers.client import Failed
 from alignbench.errors import WorkError
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from alignbench.engines.server_answers import Usage, echo_problem
-from alignbench.engines.server_client import Client, Failed
-from alignbench.engines.server_requests import Abilities, Answer, ask_completion, ask_echo
-from alignbench.engines.server_target import Target
+from alignbench.engines.servers.answers import Usage, echo_problem
+from alignbench.engines.servers.client import Client, Failed
+from alignbench.engines.servers.requests import Abilities, Answer, ask_completion, ask_echo
+from alignbench.engines.servers.target import Target
 from alignbench.engines.types import Generate, Sampling
 from alignbench.errors import UsageError, WorkError, nearest
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from alignbench.engines.server_answers import Echo, Usage, completion_of, echo_of, usage_of
-from alignbench.engines.server_client import Client
+from alignbench.engines.servers.answers import Echo, Usage, completion_of, echo_of, usage_of
+from alignbench.engines.servers.client import Client
 from alignbench.engines.types import Completion, Generate
 
 PATHS = {"completions": "/completions", "chat": "/chat/completions"}

@@ -7,9 +7,9 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from alignbench.engines import vllm_versions as versions
 from alignbench.engines.parallel import ParallelEngine
 from alignbench.engines.policy import Policy
+from alignbench.engines.vllm_engine import versions
 from alignbench.errors import UsageError
 
 
@@ -48,7 +48,7 @@ def load_share(policy: Policy, batch_tokens: int | None, sharers: int) -> Any:
         mine = sorted(os.sched_getaffinity(0))[int(which) :: sharers]
         if mine:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, mine))
-    from alignbench.engines.vllm_engine import VLLMEngine
+    from alignbench.engines.vllm_engine.engine import VLLMEngine
 
     options = {key: v for key, v in policy.options.items() if key not in ("device", "data_parallel")}
     return VLLMEngine(replace(policy, options=options), batch_tokens=batch_tokens)

@@ -21,12 +21,12 @@ from alignbench.engines.inputs import check_sampling
 from alignbench.engines.lazy import LazyEngine
 from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy, require_options
-from alignbench.engines.server_answers import Usage, first_target, scored_of
-from alignbench.engines.server_client import Client, Failed, Malformed, Secret
-from alignbench.engines.server_pool import ask_all
-from alignbench.engines.server_probe import probe
-from alignbench.engines.server_requests import Abilities, ask_completion, ask_echo
-from alignbench.engines.server_target import Target, parse_target
+from alignbench.engines.servers.answers import Usage, first_target, scored_of
+from alignbench.engines.servers.client import Client, Failed, Malformed, Secret
+from alignbench.engines.servers.pool import ask_all
+from alignbench.engines.servers.probe import probe
+from alignbench.engines.servers.requests import Abilities, ask_completion, ask_echo
+from alignbench.engines.servers.target import Target, parse_target
 from alignbench.engines.types import (
     Completion,
     Engine,
