@@ -42,6 +42,14 @@ OPTIONS = (
         metavar="N",
         help="Tokens that a batch may hold, and that generation keeps at once; found from memory by default.",
     ),
+    click.option(
+        "--scorer",
+        "scorers",
+        multiple=True,
+        metavar="NAME=SPEC",
+        help="What scores outputs for metrics that need it: hf:MODEL[?label=…], judge:POLICY, recorded, or "
+        "offline (the default of toxicity). May be given again.",
+    ),
     click.option("--tasks-dir", type=FOLDER, multiple=True, help="Folder of further task files."),
     click.option(
         "--workspace", type=FOLDER, help="Folder of the ledger. Default: ALIGNBENCH_HOME, the cache."
@@ -72,6 +80,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
         tasks_dirs=options["tasks_dir"],
         workspace=options["workspace"],
         fresh=options["fresh"],
+        scorers=options["scorers"],
         command=("alignbench", *sys.argv[1:]),
     )
 
@@ -127,6 +136,8 @@ def _dry(described: dict[str, Any]) -> str:
     lines = [f"policies: {', '.join(policies)}"]
     if len(policies) > 1:
         lines.append(f"judges: {', '.join(described['judges']) or 'none'}")
+    if described["scorers"]:
+        lines.append(f"scorers: {', '.join(f'{name}={spec}' for name, spec in described['scorers'].items())}")
     lines.append(f"writes: {described['out']}\n")
     told = [cost for cost in described["costs"] if not cost["problem"]]
     lines.append(_costs(told) if told else _counts(described["tasks"]))

@@ -91,6 +91,8 @@ def task_rows(table: Sequence[Column], level: float) -> list[TaskResult]:
                 family=task.family,
                 description=task.description,
                 majority=metric.majority,
+                scorers=list(metric.scorers),
+                samples=task.samples,
             )
         )
     return rows

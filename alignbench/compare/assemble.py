@@ -16,6 +16,7 @@ from alignbench.compare.results import (
     JudgeResult,
     ModelInputs,
     PolicyResult,
+    ScorerResult,
     Training,
     write_results,
 )
@@ -39,6 +40,7 @@ class Found:
     described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     preferences: list[Preference] = field(default_factory=list)
     judges: list[JudgeResult] = field(default_factory=list)
+    scorers: list[ScorerResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -62,6 +64,7 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
         "policies": policies,
         "tasks": tasks,
         "training": _training(plan),
+        "scorers": found.scorers,
         "failures": found.failures,
         "recorded": [
             row for name, each in plan.recorded.items() for row in recordings.rows(name, each, plan.documents)
@@ -182,7 +185,8 @@ def write(plan: Plan, found: Found, comparison: Comparison) -> None:
         for name, docs in plan.documents.items()
         if len(docs) < plan.available[name]
     }
-    settings = {k: v for k, v in asdict(plan.settings).items() if k not in ("command", "quiet", "workspace")}
+    left = ("command", "quiet", "workspace", "scorers")
+    settings = {k: v for k, v in asdict(plan.settings).items() if k not in left}
     settings["mirror"] = str(settings["mirror"]) if settings["mirror"] else None
     settings["tasks_dirs"] = [str(folder) for folder in settings["tasks_dirs"]]
     record = {
@@ -192,6 +196,7 @@ def write(plan: Plan, found: Found, comparison: Comparison) -> None:
             "policies": {policy.name: policy.spec for policy in plan.policies},
             "tasks": [task.name for task in plan.tasks],
             "judges": {spec.name: spec.spec for spec in plan.judges},
+            "scorers": {spec.name: spec.spec for spec in plan.scorers},
             "reference": plan.reference,
             "win_reference": plan.win_reference,
             **settings,

@@ -28,6 +28,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "policies": {policy.name: policy.spec for policy in plan.policies},
         "judges": {spec.name: spec.spec for spec in plan.judges},
+        "scorers": {spec.name: spec.spec for spec in plan.scorers},
         "recorded": list(plan.recorded),
         "reference": plan.reference,
         "win_reference": plan.win_reference,

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from alignbench.compare.results import JudgeResult, Score, Training
+from alignbench.compare.results import JudgeResult, Score, ScorerResult, Training
 from alignbench.engines.policy import Policy
+from alignbench.judges.scorers import ScorerSpec
 from alignbench.judges.specs import JudgeSpec
 
 MAX_POINTS = 2000
@@ -161,6 +162,22 @@ def judge_card(spec: JudgeSpec, described: Mapping[str, Any]) -> JudgeResult:
         worth="truth" if spec.kind == "gold" else _worth(accuracy),
         rated=described.get("rated", {}),
         cut=described.get("cut", {}),
+    )
+
+
+def scorer_card(spec: ScorerSpec, described: Mapping[str, Any]) -> ScorerResult:
+    """What a scorer is.
+
+    Args:
+        described: what it says of itself after its work.
+    """
+    return ScorerResult(
+        name=spec.name,
+        kind=spec.kind,
+        spec=spec.spec,
+        fingerprint=described.get("fingerprint"),
+        note=described.get("note", ""),
+        cut=described.get("cut", 0),
     )
 
 

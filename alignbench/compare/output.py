@@ -18,7 +18,11 @@ SAMPLES, PREFERENCES, RECORD = "samples.parquet", "preferences.parquet", "run.js
 
 def write_samples(samples: Sequence[Sample], metrics: Sequence[str], folder: Path) -> Path:
     """One row a sample: policy, task, doc_id, cluster, prompt, output, target, a column for each metric (null
-    where the task has no such metric, or its measurement failed), n_tokens, flags.
+    where the task has no such metric, or its measurement failed), n_tokens, flags. Where a task draws several
+    outputs for a prompt, ``output`` is the first and the column ``outputs`` holds all; where scorers scored
+    outputs, ``scores`` holds scorer → one score an output, as JSON (``recorded:`` reads both back). Columns
+    that no sample needs are left out. A statistic of sums (corpus BLEU) has in its column the number that
+    stands for the document in it (``metrics.linearise``).
 
     A metric that is called like another column gets ``metric_`` before its name.
     """
@@ -28,12 +32,17 @@ def write_samples(samples: Sequence[Sample], metrics: Sequence[str], folder: Pat
     columns: dict[str, Any] = {
         name: pa.array([getattr(sample, name) for sample in samples], pa.string()) for name in text
     }
-    taken = {*text, "n_tokens", "flags"}
+    taken = {*text, "n_tokens", "flags", "outputs", "scores"}
     for metric in metrics:
         name = f"metric_{metric}" if metric in taken else metric
         columns[name] = pa.array([sample.values.get(metric) for sample in samples], pa.float64())
     columns["n_tokens"] = pa.array([sample.n_tokens for sample in samples], pa.int64())
     columns["flags"] = pa.array([list(sample.flags) for sample in samples], pa.list_(pa.string()))
+    if any(sample.outputs for sample in samples):
+        columns["outputs"] = pa.array([list(s.outputs) or None for s in samples], pa.list_(pa.string()))
+    if any(sample.scores for sample in samples):
+        told = [json.dumps(dict(sample.scores)) if sample.scores else None for sample in samples]
+        columns["scores"] = pa.array(told, pa.string())
     return _write_table(pa.table(columns), folder / SAMPLES)
 
 

@@ -17,10 +17,12 @@ from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
+from alignbench.judges.scorers import RECORDED, ScorerSpec, choose_scorers
 from alignbench.judges.specs import JudgeSpec, parse_judge
 from alignbench.processes import LOCK
 from alignbench.tasks.documents import metrics_with_levels
 from alignbench.tasks.registry import find_tasks, list_entries
+from alignbench.tasks.scoring import with_scorers
 from alignbench.tasks.types import Document, Task
 
 LEVEL = 0.95
@@ -39,6 +41,7 @@ class Settings:
     tasks_dirs: tuple[Path, ...] = ()
     workspace: Path | None = None
     fresh: bool = False
+    scorers: tuple[str, ...] = ()
     level: float = LEVEL
     command: tuple[str, ...] = ()
     quiet: bool = False
@@ -46,13 +49,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Policies × tasks × judges. ``documents``: task name → those that are asked; ``available``: how many
-    there are. ``notes``: what was chosen by default, and why. ``recorded``: of policies that are not run,
-    their outputs."""
+    """Policies × tasks × judges. ``scorers``: those that the tasks ask for. ``documents``: task name → those
+    that are asked; ``available``: how many there are. ``notes``: what was chosen by default, and why.
+    ``recorded``: of policies that are not run, their outputs."""
 
     policies: tuple[Policy, ...]
     tasks: tuple[Task, ...]
     judges: tuple[JudgeSpec, ...]
+    scorers: tuple[ScorerSpec, ...]
     documents: Mapping[str, Sequence[Document]]
     available: Mapping[str, int]
     out: Path
@@ -113,7 +117,10 @@ def make_plan(
     else:
         found, note = default_tasks(parsed, settings)
         notes.append(note)
+    scorers = choose_scorers(settings.scorers, found)
+    found = [with_scorers(task, [scorer.name for scorer in scorers]) for task in found]
     recorded = recordings.join_recordings(read, found)
+    _check_recorded_scores(scorers, parsed, recorded)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
     for task in found:
         if not documents[task.name]:
@@ -128,6 +135,7 @@ def make_plan(
         policies=parsed,
         tasks=tuple(found),
         judges=tuple(specs),
+        scorers=tuple(scorers),
         documents=documents,
         available={task.name: len(task.load()) for task in found},
         out=out if out is not None else Path("reports") / slug(names),
@@ -158,6 +166,22 @@ def _member(name: str | None, names: Sequence[str], option: str) -> str | None:
             f"{option} {name!r} is none of the policies{nearest(name, list(names))}: {', '.join(names)}"
         )
     return name
+
+
+def _check_recorded_scores(
+    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
+) -> None:
+    """Scores that were recorded are there for every policy, or the comparison would be of two scorers."""
+    for scorer in scorers:
+        if scorer.kind != RECORDED:
+            continue
+        for policy in policies:
+            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
+            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
+                raise UsageError(
+                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
+                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
+                )
 
 
 def _check_policy(policy: Policy, settings: Settings) -> None:

@@ -149,7 +149,10 @@ def _join(
         }
         named = {recording.of_task(task.name) for task in tasks}
     else:
-        joins = {task: recording.join(task, documents, only=only) for task, documents in asked.items()}
+        joins = {
+            task.name: recording.join(task.name, asked[task.name], only=only, several=task.samples > 1)
+            for task in tasks
+        }
         named = {None, *asked}
     used = {number for join in joins.values() for number in join.used}
     mine: list[Record | Logged] = [record for record in recording.records if record.task in named]

@@ -104,6 +104,19 @@ class JudgeResult:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class ScorerResult:
+    """What scored single outputs for the metrics that name it. ``note``: what a reader must know of it, in a
+    line; ``cut``: outputs that were longer than it reads, so that it saw only a part."""
+
+    name: str
+    kind: str
+    spec: str
+    fingerprint: str | None
+    note: str = ""
+    cut: int = 0
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class Score:
     """Mean of one metric over ``n`` documents with its interval. ``missing``: documents whose measurement
     failed (not in ``n``); ``unparsed``: documents in ``n`` with no extractable answer (wrong by rule);
@@ -126,7 +139,8 @@ class TaskResult:
     """One metric of one task: a row of the task table. A task has one row per metric; ``headline`` marks the
     one that enters the family of tests. ``n``: documents asked. ``unit``: ``rate`` is printed as per cent,
     ``raw`` as it is. ``chance``: what guessing at random scores. ``majority``: what always giving the answer
-    that is right most often among these documents scores; None where their choices differ."""
+    that is right most often among these documents scores; None where their choices differ. ``scorers``: names
+    of those that the values come from (``Comparison.scorers``); ``samples``: outputs drawn for a document."""
 
     task: str
     area: Area
@@ -143,6 +157,8 @@ class TaskResult:
     family: str = ""
     description: str = ""
     majority: float | None = None
+    scorers: list[str] = field(default_factory=list)
+    samples: int = 1
 
     @property
     def guessing(self) -> tuple[str, float] | None:
@@ -313,6 +329,7 @@ class Comparison:
     reference: str | None = None
     win_reference: str | None = None
     judges: list[JudgeResult] = field(default_factory=list)
+    scorers: list[ScorerResult] = field(default_factory=list)
     training: list[Training] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     recorded: list[RecordedOutputs] = field(default_factory=list)

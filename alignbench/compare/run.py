@@ -20,6 +20,7 @@ from alignbench.engines.types import Engine
 from alignbench.errors import AlignbenchError, UsageError, WorkError
 from alignbench.evaluation import evaluate_policy, score_outputs
 from alignbench.judges.preferences import preferences
+from alignbench.judges.scorers import RECORDED, Described, RecordedScores, ScorerSpec, open_scorer
 from alignbench.judges.specs import JudgeSpec, open_judge
 from alignbench.judges.types import Rater
 from alignbench.ledger import content_key
@@ -44,6 +45,7 @@ def run_comparison(
     tasks_dirs: Sequence[Path] = (),
     workspace: Path | None = None,
     fresh: bool = False,
+    scorers: Sequence[str] = (),
     command: Sequence[str] = (),
     quiet: bool = False,
     shared_out: bool = False,
@@ -63,6 +65,7 @@ def run_comparison(
         tasks_dirs=tuple(tasks_dirs),
         workspace=workspace,
         fresh=fresh,
+        scorers=tuple(scorers),
         command=tuple(command),
         quiet=quiet,
     )
@@ -97,23 +100,39 @@ def execute(plan: Plan, *, shared_out: bool = False) -> Comparison:
     prepare_folder(plan.out, shared=shared_out)
     with folder_lock(plan.out, "compare" if len(plan.policies) > 1 else "eval"):
         with CountedLedger.open(plan.settings.workspace) as ledger:
+            scorers = [_scorer(plan, spec, ledger) for spec in plan.scorers]
             for policy in plan.policies:
                 if policy.name in plan.recorded:
-                    _read(plan, policy, found)
+                    _read(plan, policy, scorers, found)
                 else:
-                    _evaluate(plan, policy, ledger, found)
+                    _evaluate(plan, policy, ledger, scorers, found)
             if not any(found.samples.values()):
                 reason = found.failures[0].error if found.failures else "no task was evaluated"
                 raise WorkError(f"nothing could be evaluated: {reason}")
             for spec in plan.judges:
                 _judge(plan, spec, ledger, found)
+            found.scorers = [
+                lineage.scorer_card(spec, scorer.describe()) for spec, scorer in zip(plan.scorers, scorers)
+            ]
+            del scorers
             counts = ledger.counts()
         comparison = assemble(plan, found, provenance(plan, started, counts))
         write(plan, found, comparison)
     return comparison
 
 
-def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -> None:
+def _scorer(plan: Plan, spec: ScorerSpec, ledger: CountedLedger) -> Described:
+    return open_scorer(
+        spec,
+        open_engine=lambda policy: _open_judge(plan, policy),
+        ledger=ledger,
+        fresh=plan.settings.fresh,
+    )
+
+
+def _evaluate(
+    plan: Plan, policy: Policy, ledger: CountedLedger, scorers: Sequence[Described], found: Found
+) -> None:
     """All tasks on one policy, which is loaded for it and let go of afterwards."""
     settings = plan.settings
     by_task = found.samples.setdefault(policy.name, {})
@@ -127,7 +146,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
     found.fingerprints[policy.name] = content_key(identity=dict(engine.identity))[:16]
     found.described[policy.name] = engine.describe()
     total = sum(
-        len(doc.choices) if task.kind in WITH_CHOICES else 1
+        len(doc.choices) if task.kind in WITH_CHOICES else task.samples
         for task in plan.tasks
         for doc in plan.documents[task.name]
     )
@@ -146,6 +165,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
                     ledger,
                     seed=settings.seed,
                     fresh=settings.fresh,
+                    scorers=scorers,
                     on_done=on_done,
                 )
             except Exception as error:
@@ -156,17 +176,20 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
     _free()
 
 
-def _read(plan: Plan, policy: Policy, found: Found) -> None:
+def _read(plan: Plan, policy: Policy, scorers: Sequence[Described], found: Found) -> None:
     """All tasks on a recorded policy: nothing is run, and nothing is paid for."""
     recorded = plan.recorded[policy.name]
     by_task = found.samples.setdefault(policy.name, {})
     found.fingerprints[policy.name] = content_key(identity=dict(recorded.recording.identity))[:16]
     for task in plan.tasks:
         documents, join = plan.documents[task.name], recorded.joins[task.name]
+        outputs = [join.outputs.get(document.doc_id) for document in documents]
+        own = [
+            RecordedScores(spec.name, join.scores) if spec.kind == RECORDED else scorer
+            for spec, scorer in zip(plan.scorers, scorers)
+        ]
         try:
-            scored = score_outputs(
-                policy, task, documents, [join.outputs.get(document.doc_id) for document in documents]
-            )
+            scored = score_outputs(policy, task, documents, outputs, own)
             by_task[task.name] = [
                 replace(sample, prompt=join.prompts.get(sample.doc_id, sample.prompt)) for sample in scored
             ]

@@ -10,7 +10,10 @@ and annotations, Self-Instruct's predictions. ``logged`` reads what lm-evaluatio
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +34,11 @@ PAIRS = tuple({"output": f"output_{side}", "generator": f"generator_{side}"} for
 """The columns of AlpacaEval's annotations, whose rows hold the outputs of two."""
 TEXT_ONLY = "these recorded outputs can only be scored as text"
 
-Answer = str | tuple[Scored, ...]
-"""What was recorded for a document: a text, or a log-likelihood for each of its choices (or its target)."""
+Answer = str | tuple[str, ...] | tuple[Scored, ...]
+"""What was recorded for a document: a text, the texts drawn for its prompt, or a log-likelihood for each of
+its choices (or its target)."""
+Scores = Mapping[str, float | None]
+"""Scorer's name → its score of one output; None: it failed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Record:
     """One row: ``output`` to what the column ``by`` calls ``key``. ``number`` counts rows from 1; ``task``
     None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``input``: the
     same for a join by ``instruction``, stripped, None where the row has no such column; ``outputs``: none
-    where the file has null, several where it has a list."""
+    where the file has null, several where it has a list; ``scores``: what the row says of each of them."""
 
     number: int
     task: str | None
@@ -49,6 +55,7 @@ class Record:
     prompt: str | None
     input: str | None
     outputs: tuple[str, ...]
+    scores: tuple[Scores, ...] = ()
 
     @property
     def label(self) -> str:
@@ -74,13 +81,24 @@ class Asked:
 class Join:
     """Records of one task's documents. ``by``: the columns that joined; ``outputs``: doc_id → what was
     recorded; ``missing``: documents without; ``used``: numbers of the rows that belong to a document;
-    ``prompts``: doc_id → what was asked, where it was not the document's prompt."""
+    ``prompts``: doc_id → what was asked, where it was not the document's prompt; ``scores``: doc_id → scorer
+    → a score for each of its outputs."""
 
     by: tuple[str, ...]
     outputs: Mapping[str, Answer]
     missing: tuple[str, ...]
     used: frozenset[int]
     prompts: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, Sequence[float | None]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One output of a document, the number of its row, and the row's scores of it."""
+
+    text: str
+    number: int
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -97,13 +115,14 @@ class Recording:
         named = [record.task for record in self.records]
         return list(dict.fromkeys(t for t in named if t is not None)) if None not in named else None
 
-    def join(self, task: str, documents: Sequence[Asked], *, only: bool) -> Join:
+    def join(self, task: str, documents: Sequence[Asked], *, only: bool, several: bool = False) -> Join:
         """Find the record of each document.
 
         Args:
             task: its name; rows that name another are not looked at.
             documents: all documents of the task, so that a subset of them leaves no row over.
             only: no other task is asked, so a row with a ``doc_id`` need not name its task.
+            several: the task draws several outputs for a prompt; all that were recorded count.
 
         Raises:
             UsageError: no record matches; two rows give one document different outputs; an instruction that
@@ -111,7 +130,7 @@ class Recording:
                 ``doc_id`` without a task.
         """
         index = _Index(documents)
-        held: dict[str, list[tuple[str, int]]] = {}
+        held: dict[str, list[Held]] = {}
         mine = [record for record in self.records if record.task in (None, task)]
         used, by = set(), []
         for record in mine:
@@ -127,31 +146,42 @@ class Recording:
             used.add(record.number)
             by.append(record.by)
             for document in found:
-                held.setdefault(document.doc_id, []).extend((text, record.number) for text in record.outputs)
-        outputs = {doc_id: text for doc_id, texts in held.items() if (text := self._one(texts, doc_id, task))}
+                held.setdefault(document.doc_id, []).extend(
+                    Held(text, record.number, scores) for text, scores in zip(record.outputs, record.scores)
+                )
+        choose = self._all if several else self._one
+        outputs = {doc_id: chosen for doc_id, some in held.items() if (chosen := choose(some, doc_id, task))}
         if not outputs:
             raise UsageError(self._nothing(task, documents, mine, held))
         return Join(
             by=tuple(dict.fromkeys(by)),
-            outputs={doc_id: text[0] for doc_id, text in outputs.items()},
+            outputs={
+                doc_id: tuple(each.text for each in some) if several else some[0].text
+                for doc_id, some in outputs.items()
+            },
             missing=tuple(d.doc_id for d in documents if d.doc_id not in outputs),
             used=frozenset(used),
+            scores={doc_id: _by_scorer(some) for doc_id, some in outputs.items()},
         )
 
-    def _one(self, texts: Sequence[tuple[str, int]], doc_id: str, task: str) -> tuple[str, int] | None:
-        """Of a document's outputs the one that counts, with its row; None where there is none."""
+    def _one(self, some: Sequence[Held], doc_id: str, task: str) -> list[Held]:
+        """Of a document's outputs the one that counts; empty where there is none."""
         chosen = chosen_sample(self.policy)
         if chosen is not None:
-            return texts[chosen - 1] if chosen <= len(texts) else None
-        other = next((each for each in texts if each[0] != texts[0][0]), None)
+            return [some[chosen - 1]] if chosen <= len(some) else []
+        other = next((each for each in some if each.text != some[0].text), None)
         if other is not None:
-            first, second = texts[0][1], other[1]
+            first, second = some[0].number, other.number
             rows = f"rows {first} and {second} give" if first != second else f"row {first} gives"
             raise UsageError(
                 f"policy {self.policy.spec!r}: {rows} different outputs for the document {doc_id} of {task}, "
                 f"which takes one; keep one, or choose by their order: {with_option(self.policy, 'sample=1')}"
             )
-        return texts[0] if texts else None
+        return [*some[:1]]
+
+    def _all(self, some: Sequence[Held], doc_id: str, task: str) -> list[Held]:
+        """All outputs of a document, or the one that ``?sample=`` names."""
+        return self._one(some, doc_id, task) if chosen_sample(self.policy) is not None else [*some]
 
     def _check(self, record: Record, found: Sequence[Asked], task: str) -> None:
         """Refuse a join that would put an output to a document that it does not answer."""
@@ -352,7 +382,34 @@ def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
         prompt=prompt if isinstance(prompt, str) else None,
         input=stripped(row["input"]) if "input" in row else None,
         outputs=tuple(outputs),
+        scores=_scores(row.get("scores"), len(outputs), f"{what}: row {number}"),
     )
+
+
+def _scores(told: Any, n: int, where: str) -> tuple[Scores, ...]:
+    """``scores`` of a row: scorer → a number, or one for each of its ``n`` outputs; null: the scorer
+    failed."""
+    if told in (None, ""):
+        return ({},) * n
+    if isinstance(told, str):  # as samples.parquet has it
+        with suppress(ValueError):
+            told = json.loads(told)
+    mend = 'write {"NAME": number}, with a list of numbers where the row has several outputs'
+    if not isinstance(told, Mapping):
+        raise UsageError(f"{where}: scores is {type(told).__name__}; {mend}")
+    columns: dict[str, list[float | None]] = {}
+    for name, value in told.items():
+        values = value if isinstance(value, list) else [value]
+        sound = all(each is None or (type(each) in (int, float) and math.isfinite(each)) for each in values)
+        if len(values) != n or not sound:
+            raise UsageError(f"{where}: scores.{name} is no number for each of its {n} outputs; {mend}")
+        columns[str(name)] = [None if each is None else float(each) for each in values]
+    return tuple({name: values[k] for name, values in columns.items()} for k in range(n))
+
+
+def _by_scorer(some: Sequence[Held]) -> dict[str, list[float | None]]:
+    names = dict.fromkeys(name for each in some for name in each.scores)
+    return {name: [each.scores.get(name) for each in some] for name in names}
 
 
 def stripped(value: object) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from alignbench.engines.policy import Policy
@@ -22,11 +21,11 @@ from alignbench.engines.types import (
     Scored,
 )
 from alignbench.errors import AlignbenchError, WorkError
-from alignbench.evaluation.types import CUT, UNPARSED, Sample
+from alignbench.evaluation.samples import make_samples
+from alignbench.evaluation.types import Sample, Scorer
 from alignbench.ledger import Ledger, answer, content_key
-from alignbench.metrics.choices import chosen
 from alignbench.progress import Advance
-from alignbench.tasks.types import Document, Task, Values
+from alignbench.tasks.types import Document, Task
 
 VERBS = {"generate": "generate", "multiple_choice": "score", "loglikelihood": "score", "preference": "reward"}
 """Task kind → the engine's verb, which is also the ledger's kind."""
@@ -46,16 +45,22 @@ def select_documents(task: Task, limit: int | None, seed: int = 0) -> list[Docum
 
 
 def requests_of(task: Task, document: Document, seed: int = 0) -> list[Request]:
-    """What is asked for one document: one prompt, one score a choice, that of the target (of a whole document
-    where the prompt is empty), or the rewards of chosen and rejected.
+    """What is asked for one document: its prompt, once for each output that the task draws, one score a
+    choice, that of the target (of a whole document where the prompt is empty), or the rewards of chosen and
+    rejected.
 
-    A sampled completion's seed comes from (``seed``, task, document), so it is the same in any subset and for
-    every policy; greedy decoding has seed 0, because no seed changes it.
+    A sampled completion's seed comes from (``seed``, task, document, which output), so it is the same in any
+    subset and for every policy; greedy decoding has seed 0, because no seed changes it.
     """
     if task.kind == "generate":
         sampling = Sampling(**{**task.sampling, "stop": tuple(task.sampling.get("stop", ()))})
-        own = _seed("sample", seed, task.name, document.doc_id) if sampling.temperature > 0 else 0
-        return [Generate(document.prompt, sampling, own)]
+        names = [
+            ("sample", seed, task.name, document.doc_id, *([k] if k else [])) for k in range(task.samples)
+        ]
+        return [
+            Generate(document.prompt, sampling, _seed(*name) if sampling.temperature > 0 else 0)
+            for name in names
+        ]
     if task.kind == "loglikelihood":
         target = document.target or ""
         if not document.prompt:
@@ -76,6 +81,7 @@ def evaluate_policy(
     *,
     seed: int = 0,
     fresh: bool = False,
+    scorers: Sequence[Scorer] = (),
     on_done: Advance | None = None,
 ) -> list[Sample]:
     """Ask the policy for every document, through the ledger, and score what comes back.
@@ -87,6 +93,7 @@ def evaluate_policy(
         ledger: answers that it holds are not computed again; an engine on a live module bypasses it.
         seed: of sampled completions.
         fresh: compute everything again and replace what the ledger holds.
+        scorers: what scores the outputs of tasks whose metrics ask for it.
         on_done: told how many requests (``requests_of``) have been answered.
 
     Returns:
@@ -103,112 +110,7 @@ def evaluate_policy(
     except AlignbenchError as error:
         raise WorkError(str(error)) from error  # a sound command that this engine could not carry out
     answers = [[next(results) for _ in requests] for requests in asked]
-    return _samples(policy, task, documents, answers)
-
-
-def score_outputs(
-    policy: Policy,
-    task: Task,
-    documents: Sequence[Document],
-    outputs: Sequence[str | tuple[Scored, ...] | None],
-) -> list[Sample]:
-    """Score outputs that exist already: no engine, no ledger. Where there is none (None) the sample's output
-    and values are None, with the flag ``missing``: nobody recorded it, which is no fault of the policy.
-
-    Args:
-        outputs: one a document, in order: a text where the task generates, else the log-likelihood of each
-            choice, or of the target.
-
-    Raises:
-        WorkError: scoring fails on every document.
-    """
-    answers = [[] if o is None else [_recorded(o)] if isinstance(o, str) else list(o) for o in outputs]
-    samples = _samples(policy, task, documents, answers)
-    return [replace(sample, n_tokens=None) for sample in samples]
-
-
-def _recorded(text: str) -> Completion:
-    """An output of which only the text is known."""
-    return Completion(text, (), (), (), (), "eos")
-
-
-def _samples(
-    policy: Policy, task: Task, documents: Sequence[Document], answers: Sequence[list[Any]]
-) -> list[Sample]:
-    """Score every document that was answered, and say on stderr where that failed."""
-    scored, failures = _score_all(task, documents, answers)
-    if failures and len(failures) == sum(map(bool, answers)):
-        raise WorkError(f"scoring fails on every document ({failures[0]})")
-    if failures:
-        print(
-            f"alignbench: {task.name} on {policy.name}: scoring failed on {len(failures)} of "
-            f"{len(documents)} documents, which count as missing; the first: {failures[0]}",
-            file=sys.stderr,
-        )
-    return [
-        _sample(policy, task, document, answer_, values)
-        for document, answer_, values in zip(documents, answers, scored, strict=True)
-    ]
-
-
-def _score_all(
-    task: Task, documents: Sequence[Document], answers: Sequence[list[Any]]
-) -> tuple[list[Values], list[str]]:
-    missing: dict[str, float | None] = {metric.name: None for metric in task.metrics}
-    scored: list[Values] = []
-    failures: list[str] = []
-    for document, given in zip(documents, answers, strict=True):
-        if not given:
-            scored.append(missing)
-            continue
-        try:
-            scored.append(task.score(document, given[0] if task.kind == "generate" else given))
-        except AlignbenchError:
-            raise
-        except Exception as error:  # a task's own code: any failure of it is a failed measurement
-            failures.append(f"{document.doc_id}: {type(error).__name__}: {error}")
-            scored.append(missing)
-    return scored, failures
-
-
-def _sample(policy: Policy, task: Task, document: Document, given: list[Any], values: Values) -> Sample:
-    output, n_tokens, flags = _outcome(task, document, given)
-    if values.get(UNPARSED):
-        flags = (*flags, UNPARSED)
-    return Sample(
-        policy=policy.name,
-        task=task.name,
-        doc_id=document.doc_id,
-        cluster=document.cluster or document.doc_id,
-        prompt=document.prompt,
-        output=output,
-        target=document.target,
-        values={metric.name: values.get(metric.name) for metric in task.metrics},
-        n_tokens=n_tokens,
-        flags=flags,
-    )
-
-
-def _outcome(
-    task: Task, document: Document, given: list[Any]
-) -> tuple[str | None, int | None, tuple[str, ...]]:
-    """The output to show, its tokens and its flags. A choice's tokens are those of the likeliest one. Where a
-    target was only scored the output is known if greedy decoding gives the target, else it is left empty."""
-    if not given:
-        return None, None, ("missing",)
-    flags: tuple[str, ...] = (CUT,) if any(each.cut for each in given) else ()
-    if task.kind == "generate":
-        completion: Completion = given[0]
-        if completion.finish == "length":
-            flags = (*flags, "truncated")
-        if not completion.text.strip():
-            flags = (*flags, "empty")
-        return completion.text, len(completion.token_ids) or completion.n_tokens, flags
-    if task.kind == "loglikelihood":
-        return document.target if given[0].greedy else "", given[0].n_tokens, flags
-    numbers = [each.logprob if isinstance(each, Scored) else each.reward for each in given]
-    best = chosen(numbers)
-    return document.choices[best], given[best].n_tokens, flags
+    return make_samples(policy, task, documents, answers, scorers)
 
 
 # --- the ledger --------------------------------------------------------------------------------------------

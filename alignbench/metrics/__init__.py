@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignbench.metrics.choices import accuracy, accuracy_bytes, mc1, mc2
+from alignbench.metrics.corpus import linearise
 from alignbench.metrics.likelihood import bits_per_byte, bits_per_word, greedy_accuracy, log_likelihood
 from alignbench.metrics.preferences import pair_accuracy, reward_margin
 from alignbench.metrics.text import contains, exact_match, token_f1
@@ -51,3 +52,10 @@ __all__ = [
     "reward_margin",
     "token_f1",
 ]
+CORPUS = {}
+
+
+def summarise_scores(scores, summary):
+    if any(s is None for s in scores) or not scores:
+        return None
+    return {"mean": sum(scores) / len(scores), "max": max(scores), "any": float(max(scores) >= 0.5)}[summary]

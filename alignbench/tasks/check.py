@@ -53,8 +53,7 @@ def _check(path: Path, mirror: Path | None) -> dict[str, Any]:
 def _parts(spec: TaskSpec, path: Path, trusted: bool) -> list[str]:
     """Templates that do not compile, and functions that are not there."""
     problems = []
-    references = [spec.documents, spec.prepare, spec.score, *(metric.function for metric in spec.metrics)]
-    for reference in dict.fromkeys(filter(None, references)):
+    for reference in spec.functions:
         try:
             function(reference, path, trusted=trusted)
         except UsageError as error:

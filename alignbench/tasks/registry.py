@@ -3,6 +3,7 @@
 A task is a YAML file in a folder that is named after its family. Folders are looked through in the shipped
 tasks, in every ``--tasks-dir``, and in packages with an entry point in the group ``alignbench.tasks``. There
 is no list to register in. A broken file stays in the listing, marked broken, and is an error when it is used.
+A suite is a YAML file in a folder ``suites`` of them (``suites.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from alignbench.errors import UsageError, nearest
-from alignbench.metrics import RAW
+from alignbench.metrics import CORPUS, RAW
 from alignbench.tasks.documents import Builder, load_documents
-from alignbench.tasks.scoring import scorer
+from alignbench.tasks.scoring import combiners, questions, rater, scorer
 from alignbench.tasks.spec import MetricSpec, TaskSpec, peek, read_spec
+from alignbench.tasks.suites import Suite, is_suite, matches, read_suites
 from alignbench.tasks.taskfile import read_taskfile
 from alignbench.tasks.types import Document, Metric, Task
 
@@ -30,7 +32,8 @@ PROMPTS = "prompts:"
 
 @dataclass(frozen=True)
 class Entry:
-    """One task file that was found: its ``spec``, or the ``problem`` that makes it unusable."""
+    """One task file that was found: its ``spec``, or the ``problem`` that makes it unusable. ``suites``:
+    those that hold it."""
 
     name: str
     family: str
@@ -65,7 +68,19 @@ def list_entries(tasks_dirs: Sequence[Path] = ()) -> list[Entry]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         entries += _entries_of_package(point)
     unique = {entry.path.resolve(): entry for entry in reversed(entries)}  # a folder given twice counts once
-    return _mark_twins(sorted(unique.values(), key=lambda entry: (entry.name, str(entry.path))))
+    found = _mark_twins(sorted(unique.values(), key=lambda entry: (entry.name, str(entry.path))))
+    held: dict[str, list[str]] = {}
+    for suite in list_suites(tasks_dirs):
+        for entry in found:
+            if suite.holds(entry.name, entry.family):
+                held.setdefault(entry.name, []).append(suite.name)
+    return [replace(entry, suites=tuple(held.get(entry.name, ()))) for entry in found]
+
+
+def list_suites(tasks_dirs: Sequence[Path] = ()) -> list[Suite]:
+    """Every suite in name order; a broken one, or one of two with the same name, has a ``problem``."""
+    files = [file for folder in (tasks_root(), *tasks_dirs) for file in _yaml_files(folder) if is_suite(file)]
+    return read_suites(dict.fromkeys(files))
 
 
 def find_tasks(
@@ -79,13 +94,13 @@ def find_tasks(
     wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
     if not wanted:
         raise UsageError("no task was named; see 'alignbench tasks list'")
-    entries = list_entries(tasks_dirs)
+    entries, suites = list_entries(tasks_dirs), list_suites(tasks_dirs)
     tasks: dict[str, Task] = {}
     for name in wanted:
         if name.startswith(PROMPTS):
             found = [_prompts_task(name, Path(name.removeprefix(PROMPTS)).expanduser())]
         else:
-            found = [_task(entry, mirror, seed) for entry in _matching(name, entries)]
+            found = [_task(entry, mirror, seed) for entry in _matching(name, entries, suites)]
         for task in found:
             if tasks.setdefault(task.name, task).path != task.path:
                 raise UsageError(
@@ -95,18 +110,21 @@ def find_tasks(
     return list(tasks.values())
 
 
-def _matching(name: str, entries: Sequence[Entry]) -> list[Entry]:
+def _matching(name: str, entries: Sequence[Entry], suites: Sequence[Suite]) -> list[Entry]:
+    """What a name stands for: a task, else a suite, else a family, else a glob."""
     if name.startswith("lm_eval:"):
         raise UsageError(
             f"task {name!r}: tasks of lm_eval are not supported yet; see 'alignbench tasks list'"
         )
-    exact = [entry for entry in entries if entry.name == name]
-    group = [entry for entry in entries if name == entry.family or name in entry.suites]
-    globbed = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, name)]
-    found = exact or group or globbed
+    found = [entry for entry in entries if entry.name == name]
+    suite = next((suite for suite in suites if suite.name == name), None)
+    if not found and suite is not None:
+        found = _members(suite, entries)
+    found = found or [entry for entry in entries if name == entry.family]
+    found = found or [entry for entry in entries if fnmatch.fnmatchcase(entry.name, name)]
     if not found:
         known = {entry.name for entry in entries} | {entry.family for entry in entries}
-        known |= {suite for entry in entries for suite in entry.suites}
+        known |= {suite.name for suite in suites}
         raise UsageError(
             f"no task, family or suite {name!r}{nearest(name, known)}; see 'alignbench tasks list'"
         )
@@ -114,6 +132,22 @@ def _matching(name: str, entries: Sequence[Entry]) -> list[Entry]:
         if entry.problem is not None:
             raise UsageError(entry.problem)
     return found
+
+
+def _members(suite: Suite, entries: Sequence[Entry]) -> list[Entry]:
+    """The tasks of a suite, in its order."""
+    if suite.problem is not None:
+        raise UsageError(suite.problem)
+    found: dict[str, Entry] = {}
+    for pattern in suite.tasks:
+        some = [entry for entry in entries if matches(pattern, entry.name, entry.family)]
+        if not some:
+            known = {entry.name for entry in entries} | {entry.family for entry in entries}
+            raise UsageError(
+                f"{suite.path}: no task or family {pattern!r}{nearest(pattern, known)}; mend 'tasks'"
+            )
+        found.update((entry.name, entry) for entry in some)
+    return list(found.values())
 
 
 # --- discovery ---------------------------------------------------------------------------------------------
@@ -125,7 +159,11 @@ def entries_of(paths: Iterable[Path], *, trusted: bool) -> list[Entry]:
 
 
 def task_files(folder: Path) -> list[Path]:
-    """All YAML files below ``folder`` but hidden ones, in path order."""
+    """All YAML files below ``folder`` but hidden ones and suites, in path order."""
+    return [path for path in _yaml_files(folder) if not is_suite(path)]
+
+
+def _yaml_files(folder: Path) -> list[Path]:
     found = [path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern)]
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
@@ -139,11 +177,9 @@ def _entry(path: Path, trusted: bool) -> Entry:
     try:
         spec = read_spec(path)
     except UsageError as error:
-        raw = peek(path)
-        suites = raw.get("suites") or ()
-        suites = (suites,) if isinstance(suites, str) else tuple(map(str, suites))
-        return Entry(str(raw.get("task") or path.stem), family, path, suites, None, str(error), trusted)
-    return Entry(spec.task, family, path, spec.suites, spec, None, trusted)
+        name = str(peek(path).get("task") or path.stem)
+        return Entry(name, family, path, (), None, str(error), trusted)
+    return Entry(spec.task, family, path, (), spec, None, trusted)
 
 
 def _entries_of_package(point: EntryPoint) -> list[Entry]:
@@ -199,28 +235,40 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         description=spec.description,
         path=path,
         metrics=tuple(_metric(metric, spec) for metric in spec.metrics),
-        headline=spec.headline,
+        headline=next(iter(spec.headlines), None),
         score=scorer(spec, path, trusted=trusted),
         load=lambda: list(documents()),
         asks=lambda fields, raw: builder().asks(fields, raw),
-        sampling=spec.generation.model_dump(),
+        sampling=spec.generation.model_dump(exclude={"samples"}),
+        samples=spec.generation.samples,
+        combine=combiners(spec, path, trusted=trusted),
+        rate=rater(spec, path, trusted=trusted) if any(m.scorer for m in spec.metrics) else None,
+        questions=questions(spec, path),
+        headlines=spec.headlines,
         judged=spec.judged,
         judge=spec.judge,
         world=spec.world,
         source=spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}",
-        suites=spec.suites,
+        suites=entry.suites,
         fingerprint=_fingerprint(spec, path),
         citation=spec.citation,
         licence=spec.licence,
+        canary=spec.canary,
+        do_not_train=spec.do_not_train,
         notes=spec.notes,
     )
 
 
 def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
-    built_in = metric.function is None and spec.score is None
+    built_in = metric.function is None and spec.score is None and metric.scorer is None
     unit, bounds = metric.unit, metric.bounds
+    summed = metric.combine is not None or (built_in and metric.name in CORPUS.get(spec.kind, {}))
     if built_in:
         unit = "raw" if metric.name in RAW else "rate"
+    elif metric.combine is not None:
+        unit = unit or "raw"
+    elif metric.scorer is not None and metric.function is None:
+        unit = unit or ("raw" if bounds else "rate")
     elif bounds is not None and unit is None:
         unit = "rate" if bounds[0] >= 0 and bounds[1] <= 1 else "raw"
     return Metric(
@@ -231,15 +279,16 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
         margin=metric.margin,
         uniform_chance=metric.chance == "uniform",
         unit=unit,
-        bounds=(0.0, 1.0) if unit == "rate" and bounds is None else bounds,
+        # the numbers that stand for documents in a statistic of sums have no range
+        bounds=(0.0, 1.0) if unit == "rate" and bounds is None and not summed else bounds,
         built_in=built_in,
+        scorers=metric.scorers,
     )
 
 
 def _fingerprint(spec: TaskSpec, path: Path) -> str:
     """SHA-256 over the task file, those that it extends, and the Python files that they name."""
-    references = [spec.documents, spec.prepare, spec.score, *(metric.function for metric in spec.metrics)]
-    files = sorted({path.parent / reference.partition(":")[0] for reference in references if reference})
+    files = sorted({path.parent / reference.partition(":")[0] for reference in spec.functions})
     total = hashlib.sha256()
     for file in (*read_taskfile(path).files, *files):
         if file.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignbench.errors import UsageError, nearest
 from alignbench.tasks.taskfile import EXTENDS, Location, TaskFile, read_taskfile
@@ -35,18 +35,23 @@ class DataSpec(_Part):
 class FewShotSpec(_Part):
     """``n`` exemplars before the tested prompt: other documents of ``split`` (default: the same rows), in one
     order drawn with ``seed``. The tested document, its cluster and documents with its text are never among
-    them. ``balance``: as many exemplars of each target as of any other, or one more."""
+    them. ``files``: globs of that split, as ``data.files`` are of the tested one. ``balance``: as many
+    exemplars of each target as of any other, or one more."""
 
     n: int = Field(ge=1)
     split: str | None = None
+    files: tuple[str, ...] = ()
     seed: int = 0
     separator: str = "\n\n"
     balance: bool = False
 
 
 class GenerationSpec(_Part):
-    """Decoding; see ``alignbench.engines.types.Sampling``."""
+    """Decoding; see ``alignbench.engines.types.Sampling``. ``samples``: outputs that are drawn for each
+    prompt, with seeds of their own. A metric is then a mean over them, a scorer's what its ``summary``
+    says."""
 
+    samples: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_k: int = Field(default=0, ge=0)
@@ -54,8 +59,23 @@ class GenerationSpec(_Part):
     stop: tuple[str, ...] = ()
 
 
+class ScorerSpec(_Part):
+    """How a language model is asked to score an output: the probability of ``yes`` against ``no`` behind
+    ``prompt``, a template that sees the row's fields and ``output``."""
+
+    prompt: str
+    yes: str = " yes"
+    no: str = " no"
+
+
 class MetricSpec(_Part):
-    """One metric: a built-in by its name, or a value of the Python function ``function``.
+    """One metric: a built-in by its name, a value of the Python function ``function``, or what a scorer says.
+
+    ``scorer``: a model that scores outputs, chosen with ``--scorer NAME=SPEC``; the metric is left out where
+    it has no default and none is given. ``summary``: what becomes of the scores of a prompt's outputs: their
+    ``mean``, their ``max``, or ``any``, 1 if one is ½ or more. With ``function`` as well, that gets them all.
+    ``combine``: for a statistic that is no mean over documents. ``function`` then gives a list of numbers for
+    a document, and ``combine`` makes the statistic of their sums (see ``metrics.linearise``).
 
     ``unit`` and ``bounds`` are for a function's values: ``rate`` is printed in percent, ``raw`` as it is;
     ``bounds`` are the least and the greatest value possible. A rate lies in [0, 1] if nothing else is said;
@@ -65,12 +85,20 @@ class MetricSpec(_Part):
 
     name: str = Field(pattern=r"^\w+$")
     function: str | None = Field(default=None, pattern=FUNCTION)
+    combine: str | None = Field(default=None, pattern=FUNCTION)
+    scorer: str | tuple[str, ...] | None = None
+    summary: Literal["mean", "max", "any"] = "mean"
     higher_is_better: bool | None = True
     ideal: float | None = None
     chance: float | Literal["uniform"] | None = None
     margin: float | None = Field(default=None, ge=0)
     unit: Unit | None = None
     bounds: tuple[float, float] | None = None
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The names of the scorers that it needs."""
+        return (self.scorer,) if isinstance(self.scorer, str) else self.scorer or ()
 
 
 class TaskSpec(_Part):
@@ -81,6 +109,8 @@ class TaskSpec(_Part):
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
     ``loglikelihood`` asks for the likelihood of ``target`` behind the prompt; behind an empty one
     (``prompt: ""``) the target is a whole document, scored in windows where it exceeds a model's context.
+    ``headline`` may be a list: the first of its metrics whose scorer is at hand.
+    ``canary``: the string that the authors ask to filter training data by; ``do_not_train``: what they ask.
     """
 
     task: str = Field(pattern=r"^[\w.-]+$")
@@ -103,19 +133,28 @@ class TaskSpec(_Part):
     generation: GenerationSpec = GenerationSpec()
     score: str | None = Field(default=None, pattern=FUNCTION)
     metrics: tuple[MetricSpec, ...] = ()
-    headline: str | None = None
-    suites: tuple[str, ...] = ()
+    headline: str | tuple[str, ...] | None = None
+    scorers: dict[str, ScorerSpec] = {}
     judged: bool = False
     judge: str | None = None
     world: Literal["pocket"] | None = None
     citation: str = ""
     licence: str = ""
+    canary: str = ""
+    do_not_train: str = ""
     notes: str = ""
 
-    @field_validator("suites", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The metrics of which one is the headline, the preferred one first."""
+        return (self.headline,) if isinstance(self.headline, str) else self.headline or ()
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Every Python function that the file names, each once."""
+        named = [self.documents, self.prepare, self.score]
+        named += [name for metric in self.metrics for name in (metric.function, metric.combine)]
+        return tuple(dict.fromkeys(filter(None, named)))
 
 
 def _misfits(spec: TaskSpec) -> Iterator[str]:
@@ -137,23 +176,39 @@ def _misfits(spec: TaskSpec) -> Iterator[str]:
         yield "give at least one of 'metrics', or 'judged: true'"
     if len(set(names)) < len(names):
         yield "two metrics have the same name; rename one"
+    if spec.generation.samples > 1 and spec.generation.temperature == 0:
+        yield "'generation.samples' draws outputs; give a temperature above 0"
     for metric in spec.metrics:
+        yield from _scorer_misfits(metric, spec)
         yield from _metric_misfits(metric, spec)
-    if names and spec.headline is None:
+    if names and not spec.headlines:
         yield f"'headline' is missing: name one of {', '.join(names)}"
-    if spec.headline is not None and spec.headline not in names:
-        yield f"headline {spec.headline!r} is none of the metrics{nearest(spec.headline, names)}"
+    for headline in spec.headlines:
+        if headline not in names:
+            yield f"headline {headline!r} is none of the metrics{nearest(headline, names)}"
     if spec.few_shot and spec.few_shot.split and spec.data is None:
         yield "'few_shot.split' needs 'data'"
     if spec.few_shot and spec.target is None and spec.kind != "multiple_choice":
         yield "'few_shot' needs 'target', the exemplars' answer"
 
 
-def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
-    from alignbench.metrics import BUILT_IN, LOWER
+def _scorer_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
+    what = f"metric {metric.name!r}"
+    if metric.scorer is not None and spec.kind != "generate":
+        yield f"{what}: a scorer reads outputs, which only kind generate has"
+    if len(metric.scorers) > 1 and metric.function is None:
+        yield f"{what} has {len(metric.scorers)} scorers; say with 'function' what their scores make together"
+    if metric.combine is not None and metric.function is None:
+        yield f"{what}: 'combine' needs 'function', which gives the numbers of a document"
+    if metric.combine is not None and (metric.bounds or spec.generation.samples > 1 or metric.scorer):
+        yield f"{what}: 'combine' goes with one output a document, and without 'bounds' and 'scorer'"
 
-    known = list(BUILT_IN[spec.kind])
-    own = metric.function is not None or spec.score is not None
+
+def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
+    from alignbench.metrics import BUILT_IN, CORPUS, LOWER
+
+    known = [*BUILT_IN[spec.kind], *CORPUS.get(spec.kind, {})]
+    own = metric.function is not None or spec.score is not None or metric.scorer is not None
     if not own and metric.name not in known:
         yield (
             f"metric {metric.name!r} is not built in for kind {spec.kind}{nearest(metric.name, known)}; "
@@ -188,7 +243,7 @@ def problems_of(path: Path) -> list[str]:
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """Whatever of a broken file can still be read: its name and suites, to say which task is broken."""
+    """Whatever of a broken file can still be read: its name, to say which task is broken."""
     try:
         return read_taskfile(path).keys
     except UsageError:
@@ -239,5 +294,6 @@ def _keys_at(location: Location) -> list[str]:
         "few_shot": FewShotSpec,
         "generation": GenerationSpec,
         "metrics": MetricSpec,
+        "scorers": ScorerSpec,
     }
     return list(parts[location[0]].model_fields) if location else [*TaskSpec.model_fields, EXTENDS]

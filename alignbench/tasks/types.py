@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,8 @@ Unit = Literal["rate", "raw"]
 """How a metric is printed: in percent, or as it is."""
 Values = Mapping[str, float | None]
 """Metric values of one sample. None: the measurement failed (missing). A wrong answer is 0, not None."""
+Statistics = tuple[float, ...]
+"""A document's part of a statistic of sums (``Task.combine``)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Metric:
     best where neither end is (a bias score: 0). ``margin``: differences below it do not matter, fixed
     beforehand. ``chance``: what guessing at random scores; ``majority``: what always giving the one answer
     that is right most often scores, where all documents have the same choices. ``bounds``: the range that its
-    values can have; it and ``unit`` are None where nobody said. ``built_in``: scored by ``metrics``."""
+    values can have; it and ``unit`` are None where nobody said. ``built_in``: scored by ``metrics``.
+    ``scorers``: names of the models that score the outputs, which the values come from (``Task.rate``)."""
 
     name: str
     higher_is_better: bool | None = True
@@ -54,6 +57,17 @@ class Metric:
     unit: Unit | None = None
     bounds: tuple[float, float] | None = None
     built_in: bool = False
+    scorers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a language model is asked about an output: ``prompt(document, output)``, and the two texts whose
+    probabilities are compared behind it."""
+
+    prompt: Callable[[Document, str], str]
+    yes: str
+    no: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,13 @@ class Task:
 
     ``score(document, answer)`` turns what came back into metric values. ``answer`` is a Completion for
     ``generate``, a list of Scored (one per choice) for ``multiple_choice``, a list of one Scored (of the
-    target) for ``loglikelihood``, and a pair of Rewarded (chosen, rejected) for ``preference``. ``source``:
-    two tasks with the same one ask about the same rows. ``asks(fields, raw)``: what the task makes of a row
+    target) for ``loglikelihood``, and a pair of Rewarded (chosen, rejected) for ``preference``. For a metric
+    named in ``combine`` it gives ``Statistics`` in place of a number: the metric is ``combine[name]`` of
+    their sums over the documents. ``rate(document, outputs, scores)`` gives the values of the metrics that
+    have ``scorers``, from scorer name → one score an output (None: it failed); ``questions`` are what a
+    language model is asked where it is the scorer. ``samples``: outputs of a document. ``headlines``: of
+    these metrics the first whose scorers are at hand is the ``headline`` (``with_scorers``). ``source``: two
+    tasks with the same one ask about the same rows. ``asks(fields, raw)``: what the task makes of a row
     (``raw``: before its ``prepare``), the same for the same question: prompt without exemplars, choices and
     references; it raises UsageError for a row of another data set.
     """
@@ -76,10 +95,15 @@ class Task:
     path: Path
     metrics: tuple[Metric, ...]
     headline: str | None
-    score: Callable[[Document, Any], Values]
+    score: Callable[[Document, Any], Mapping[str, Any]]
     load: Callable[[], list[Document]]
     asks: Callable[[Mapping[str, Any], bool], tuple[str, ...]] | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 1
+    combine: Mapping[str, Callable[[Sequence[float]], float | None]] = field(default_factory=dict)
+    rate: Callable[[Document, Sequence[str], Mapping[str, Sequence[float | None]]], Values] | None = None
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    headlines: tuple[str, ...] = ()
     judged: bool = False
     judge: str | None = None
     world: str | None = None
@@ -88,4 +112,6 @@ class Task:
     source: str = ""
     citation: str = ""
     licence: str = ""
+    canary: str = ""
+    do_not_train: str = ""
     notes: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toy_rules import ASKS, ASKS_PY, PICK, SUMS, RuleEngine, Rules, add, write_jsonl
+from toy_rules import ASKS, ASKS_PY, PICK, SUITE, SUMS, RuleEngine, Rules, add, write_jsonl
 
 
 @pytest.fixture
@@ -16,6 +16,8 @@ def tasks_dir(tmp_path: Path) -> Path:
     for name, text in (("toy_sums.yaml", SUMS), ("toy_asks.yaml", ASKS), ("toy_pick.yaml", PICK)):
         (folder / name).write_text(text)
     (folder / "asks.py").write_text(ASKS_PY)
+    (folder / "suites").mkdir()
+    (folder / "suites" / "default.yaml").write_text(SUITE)
     numbers = [(i, i % 7, i % 5) for i in range(20)]
     write_jsonl(
         folder / "sums.jsonl",

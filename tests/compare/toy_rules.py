@@ -23,7 +23,6 @@ target: answer
 generation: {max_tokens: 4}
 metrics: [{name: exact_match, chance: 0.0, margin: 0.05}]
 headline: exact_match
-suites: [default]
 """
 ASKS = """\
 task: toy_asks
@@ -38,7 +37,6 @@ score: asks.py:score
 metrics: [{name: polite, margin: 0.05}, {name: rude, higher_is_better: false, margin: 0.05}]
 headline: polite
 judged: true
-suites: [default]
 """
 ASKS_PY = """\
 def score(fields, output):
@@ -57,6 +55,7 @@ correct: correct
 metrics: [{name: accuracy, chance: uniform, margin: 0.05}]
 headline: accuracy
 """
+SUITE = "suite: default\ndescription: Toys.\ntasks: [toy_sums, toy_asks]\n"
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -22,7 +22,6 @@ prompt: "{{ q }}"
 target: a
 metrics: [{name: exact_match}]
 headline: exact_match
-suites: [mine]
 """
 
 
@@ -45,10 +44,10 @@ def test_keys_of_the_file_replace_those_of_the_extended_one(folder: Path) -> Non
     spec = read_spec(
         child(folder, "extends: base.yaml\ntask: child\nprompt: 'Q {{ q }}'\ndata: {hub: other.jsonl}\n")
     )
-    assert (spec.task, spec.prompt, spec.target, spec.suites) == ("child", "Q {{ q }}", "a", ("mine",))
+    assert (spec.task, spec.prompt, spec.target, spec.area) == ("child", "Q {{ q }}", "a", "nlp")
     assert spec.data is not None
     assert (spec.data.hub, spec.data.split) == ("other.jsonl", None)  # a mapping is replaced as a whole
-    assert read_spec(child(folder, "extends: base.yaml\ntask: child\nsuites: []\n")).suites == ()
+    assert read_spec(child(folder, "extends: base.yaml\ntask: child\nscorers: {}\n")).scorers == {}
 
 
 def test_null_takes_a_key_away(folder: Path) -> None:
@@ -113,13 +112,12 @@ def test_an_error_of_the_extended_file_names_that_file(folder: Path, old: str, n
         read_spec(child(folder, "extends: base.yaml\ntask: child\nlicence: none\n"))
 
 
-def test_a_broken_child_keeps_its_name_and_suites_in_the_listing(folder: Path) -> None:
+def test_a_broken_child_keeps_its_name_in_the_listing(folder: Path) -> None:
     child(folder, "extends: base.yaml\ntask: broken_child\nprompts: x\n")
     entry = next(entry for entry in list_entries([folder]) if entry.name == "broken_child")
-    assert entry.suites == ("mine",)
     assert "unknown key 'prompts'" in str(entry.problem)
     with pytest.raises(UsageError, match="unknown key 'prompts'"):
-        find_tasks(["mine"], tasks_dirs=[folder])
+        find_tasks([entry.family], tasks_dirs=[folder])
 
 
 def test_check_and_the_fingerprint_follow_the_extended_file(folder: Path) -> None:

@@ -24,8 +24,8 @@ prompt: "{{{{ q }}}}"
 target: q
 metrics: [{{name: exact_match}}]
 headline: exact_match
-suites: [mine]
 """
+SUITE = "suite: mine\ndescription: All of it.\ntasks: [riddles, '*_one']\n"
 CODE = "def rows(seed):\n    return [{'q': 'a'}, {'q': 'b'}]\n"
 
 
@@ -40,6 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{name}.yaml").write_text(TEMPLATE.format(name=name))
         (place / "make.py").write_text(CODE)
+    (tmp_path / "dir" / "suites").mkdir()
+    (tmp_path / "dir" / "suites" / "mine.yaml").write_text(SUITE)
     return tmp_path / "dir"
 
 
@@ -78,7 +80,7 @@ def test_an_unknown_name_and_the_nearest(folder: Path, wanted: str, says: str) -
 
 
 def test_a_broken_file_is_listed_and_an_error_on_use(folder: Path) -> None:
-    (folder / "riddles" / "riddle_one.yaml").write_text("task: riddle_one\nsuites: mine\nkind: generate\n")
+    (folder / "riddles" / "riddle_one.yaml").write_text("task: riddle_one\nkind: generate\n")
     listed = {entry.name: entry.problem for entry in list_entries([folder])}
     assert listed["sum_one"] is None
     assert "key 'area' is missing" in str(listed["riddle_one"])
