@@ -1,8 +1,8 @@
-"""Statistics of a whole corpus that are no mean over its documents: corpus BLEU, a ratio, precision and recall.
+"""Statistics of a whole corpus that are no mean over documents: corpus BLEU, ratios, precision and recall.
 
-Such a statistic is a function of sums: every document gives a vector of k numbers, the vectors are added up, and
-the function turns the k sums into the figure. ``linearise`` turns it back into one value a document, so that
-paired differences, clusters and intervals work on it as on any other metric.
+Such a statistic is a function of sums: every document gives a vector of k numbers, the vectors are added up,
+and the function turns the k sums into the figure. ``linearise`` turns it back into one value a document, so
+that paired differences, clusters and intervals work on it as on any other metric.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ Vector = Sequence[float]
 
 @dataclass(frozen=True)
 class CorpusMetric:
-    """A statistic of sums. ``statistics`` has the signature of its kind's other metrics and gives one document's
-    k numbers, or None where the measurement failed; ``combine`` turns k sums into the figure, or None where it
-    has no value (nothing to divide by). ``ideal``: the best value where neither end is. ``bounds``: its range."""
+    """A statistic of sums. ``statistics`` has the signature of its kind's other metrics and gives one
+    document's k numbers, or None where the measurement failed; ``combine`` turns k sums into the figure, or
+    None where it has no value (nothing to divide by). ``ideal``: the best value where neither end is.
+    ``bounds``: its range."""
 
     statistics: Callable[..., Vector | None]
     combine: Callable[[Vector], float | None]
@@ -39,21 +40,22 @@ def linearise(
 
         vᵢ = θ + (n − 1)·(mean_j θ₍₋ⱼ₎ − θ₍₋ᵢ₎)
 
-    so mean(v) = θ exactly, and var(v)/n = (n−1)/n · Σ(θ₍₋ᵢ₎ − mean θ₍₋ⱼ₎)², the jackknife's variance (Efron and
-    Tibshirani 1993, An Introduction to the Bootstrap, section 11.2, equation 11.5). These are the jackknife's
-    pseudo-values without their bias correction. For a mean they are the documents' own values; for a ratio they
-    agree with Taylor linearisation (Särndal, Swensson and Wretman 1992, section 5.5) to O(1/n).
+    so mean(v) = θ exactly, and var(v)/n = (n−1)/n · Σ(θ₍₋ᵢ₎ − mean θ₍₋ⱼ₎)², the jackknife's variance (Efron
+    and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2, equation 11.5). These are the
+    jackknife's pseudo-values without their bias correction. For a mean they are the documents' own values;
+    for a ratio they agree with Taylor linearisation (Särndal, Swensson and Wretman 1992, section 5.5) to
+    O(1/n).
 
     To compare two policies, linearise each over the documents that both have.
 
     Args:
-        statistics: n vectors of k numbers, one a document. A document whose vector is None, or holds what is no
-            finite number, was not measured: its value is None and it is in none of the sums.
+        statistics: n vectors of k numbers, one a document. A document whose vector is None, or holds what is
+            no finite number, was not measured: its value is None and it is in none of the sums.
         combine: from k sums (floats) to the statistic.
 
     Returns:
-        n values, in order. One document alone has no variance and gets θ. Where θ has no value all are None; so
-        also where the statistic has none without some one document: it hangs on that document, and its
+        n values, in order. One document alone has no variance and gets θ. Where θ has no value all are None;
+        so also where the statistic has none without some one document: it hangs on that document, and its
         sampling error cannot be told.
     """
     kept = [index for index, vector in enumerate(statistics) if vector is not None and _finite(vector)]
@@ -89,7 +91,8 @@ def ratio(sums: Vector) -> float | None:
 
 
 def precision_of(sums: Vector) -> float | None:
-    """True positives / (true + false positives). ``sums``: those of (TP, FP, FN). None where nothing was found."""
+    """True positives / (true + false positives). ``sums``: those of (TP, FP, FN). None where nothing was
+    found."""
     found = sums[0] + sums[1]
     return sums[0] / found if found else None
 

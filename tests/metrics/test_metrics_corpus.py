@@ -43,7 +43,8 @@ def test_mean_is_the_statistic_and_variance_the_jackknifes(pairs: list[tuple[flo
     whole = ratio([sum(x for x, _ in pairs), sum(y for _, y in pairs)])
     assert sum(v for v in values if v is not None) / n == pytest.approx(whole, abs=1e-9)
     left = [
-        sum(x for j, (x, _) in enumerate(pairs) if j != i) / sum(y for j, (_, y) in enumerate(pairs) if j != i)
+        sum(x for j, (x, _) in enumerate(pairs) if j != i)
+        / sum(y for j, (_, y) in enumerate(pairs) if j != i)
         for i in range(n)
     ]
     jackknife = (n - 1) / n * sum((one - sum(left) / n) ** 2 for one in left)
@@ -59,7 +60,9 @@ def test_a_ratio_meets_the_delta_method_as_n_grows() -> None:
         pairs = [(draw.random(), 1 + draw.random()) for _ in range(n)]
         sx, sy = sum(x for x, _ in pairs), sum(y for _, y in pairs)
         delta = [sx / sy + (x - sx / sy * y) / (sy / n) for x, y in pairs]  # Taylor linearisation
-        gaps.append(max(abs(v - d) for v, d in zip(linearise(pairs, ratio), delta, strict=True) if v is not None))
+        gaps.append(
+            max(abs(v - d) for v, d in zip(linearise(pairs, ratio), delta, strict=True) if v is not None)
+        )
     assert all(gap < 4 / n for gap, n in zip(gaps, (50, 500, 5000), strict=True))
     assert gaps[0] > gaps[1] > gaps[2]
 
