@@ -24,6 +24,19 @@ def accuracy_bytes(logprobs: Sequence[float], correct: Sequence[int], choices: S
     return _wins(rates, correct)
 
 
+def accuracy_tokens(
+    logprobs: Sequence[float], correct: Sequence[int], n_tokens: Sequence[int]
+) -> float | None:
+    """Accuracy of the log-likelihood per token of the choice (Brown et al. 2020, section 2.4).
+
+    It depends on the policy's tokenizer, which the one per byte does not. ``n_tokens``: those of each choice
+    as scored. None where a count is not known (0 or less).
+    """
+    if any(n < 1 for n in n_tokens):
+        return None
+    return _wins([value / n for value, n in zip(logprobs, n_tokens, strict=True)], correct)
+
+
 def mc1(logprobs: Sequence[float], correct: Sequence[int], choices: Sequence[str] = ()) -> float | None:
     """TruthfulQA MC1: 1 if the best answer is strictly likelier than every false one.
 

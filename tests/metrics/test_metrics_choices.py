@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignbench.metrics import accuracy, accuracy_bytes, mc1, mc2, pair_accuracy, reward_margin
-from alignbench.metrics.choices import chosen
+from alignbench.metrics.choices import accuracy_tokens, chosen
 
 LOGPROBS = st.lists(st.floats(-2000, 0), min_size=2, max_size=8)
 
@@ -32,6 +32,15 @@ def test_accuracy_per_byte_by_hand() -> None:
     assert accuracy_bytes([-2.0, -3.0], [1], ["no", "absolutely"]) == 1.0
     # é is two bytes: −2 over 2 ties with −1 over 1
     assert accuracy_bytes([-2.0, -1.0], [0], ["é", "e"]) == 0.0
+
+
+def test_accuracy_per_token_by_hand() -> None:
+    # −2 over 1 token against −3 over 2: the longer one is preferred
+    assert accuracy_tokens([-2.0, -3.0], [1], [1, 2]) == 1.0
+    assert accuracy_tokens([-2.0, -4.0], [1], [1, 2]) == 0.0  # a tie
+    assert accuracy_tokens([-2.0, -3.0], [1], [1, 0]) is None
+    with pytest.raises(ValueError):
+        accuracy_tokens([-2.0, -3.0], [1], [1])
 
 
 def test_mc2_by_hand() -> None:
