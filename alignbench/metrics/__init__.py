@@ -59,8 +59,15 @@ def summarise_scores(scores, summary):
     if any(s is None for s in scores) or not scores:
         return None
     return {"mean": sum(scores) / len(scores), "max": max(scores), "any": float(max(scores) >= 0.5)}[summary]
+
+
 CORPUS = {}
+
+
 def summarise_scores(scores, summary):
-    if any(s is None for s in scores) or not scores: return None
-    return {"mean": sum(scores)/len(scores), "max": max(scores), "any": float(max(scores)>=.5)}[summary]
+    if any(s is None for s in scores) or not scores:
+        return None
+    return {"mean": sum(scores) / len(scores), "max": max(scores), "any": float(max(scores) >= 0.5)}[summary]
+
+
 from alignbench.metrics.corpus import linearise

@@ -284,3 +284,73 @@ def test_dry_run_counts_and_asks_nothing() -> None:
     assert generated.input_tokens == 8  # four times "prompt i", 32 characters
     assert generated.example.startswith("prompt ")
     assert dry_run([make_task(n=10)], count_tokens=len)[0].input_tokens == 80
+
+
+def test_several_outputs_of_a_prompt(ledger: Ledger) -> None:
+    """Each has a seed of its own, the first that of a single output; metrics are means over them."""
+    sampling = {"max_tokens": 5, "temperature": 1.0}
+    one, three = make_task(sampling=sampling), make_task(sampling=sampling, samples=3)
+    document = three.load()[0]
+    seeds = [request.seed for request in requests_of(three, document)]  # type: ignore[union-attr]
+    assert len(set(seeds)) == 3
+    assert seeds[0] == requests_of(one, document)[0].seed  # type: ignore[union-attr]
+    values = iter([1.0, 0.0, 0.5] * 2 + [1.0, None, 1.0] + [1.0] * 3)
+    samples = run(EchoEngine(), replace(three, score=lambda d, a: {"m": next(values)}), ledger)
+    assert [sample.values["m"] for sample in samples] == [0.5, 0.5, None, 1.0]
+    assert samples[0].outputs == ("prompt 0",) * 3
+    assert samples[0].output == "prompt 0"
+    assert samples[0].n_tokens == 6
+
+
+class Lengths:
+    """Scores an output by its last digit over ten; of document d2 it fails."""
+
+    name = "digit"
+
+    def score(
+        self, task: Task, documents: Sequence[Document], outputs: Sequence[str], on_done: Any = None
+    ) -> list[float | None]:
+        return [
+            None if d.doc_id == "d2" else int(o[-1]) / 10 for d, o in zip(documents, outputs, strict=True)
+        ]
+
+
+def test_what_scorers_say_goes_to_the_metrics_that_ask(ledger: Ledger) -> None:
+    task = make_task(
+        metrics=(Metric("m"), Metric("r", scorers=("digit",))),
+        rate=lambda document, outputs, scores: {"r": scores["digit"][0]},
+    )
+    samples = run(EchoEngine(), task, ledger, scorers=[Lengths()])
+    assert [sample.values for sample in samples] == [
+        {"m": 1.0, "r": 0.0},
+        {"m": 1.0, "r": 0.1},
+        {"m": 1.0, "r": None},  # the scorer failed: missing, not 0
+        {"m": 1.0, "r": 0.3},
+    ]
+    assert samples[3].scores == {"digit": [0.3]}
+
+
+def test_a_scorer_that_no_metric_asks_for_is_not_asked(ledger: Ledger) -> None:
+    samples = run(EchoEngine(), make_task(), ledger, scorers=[Lengths()])
+    assert all(sample.scores == {} for sample in samples)
+
+
+def test_a_statistic_of_sums_has_its_value_as_the_mean(ledger: Ledger) -> None:
+    """A ratio: Σi / Σ(i+1) over i = 0…3 is 6 / 10."""
+    task = make_task(
+        score=lambda document, answer: {"m": (float(document.fields["i"]), document.fields["i"] + 1.0)},
+        combine={"m": lambda sums: sums[0] / sums[1]},
+    )
+    values = [sample.values["m"] for sample in run(EchoEngine(), task, ledger)]
+    assert sum(values) / 4 == pytest.approx(0.6)
+    assert len(set(values)) == 4
+
+
+def test_another_metric_asks_the_model_nothing_again(ledger: Ledger) -> None:
+    engine = EchoEngine()
+    run(engine, make_task(), ledger)
+    before = len(engine.computed)
+    assert before == 4
+    other = make_task(score=lambda document, answer: {"m": float(len(answer.text))})
+    assert [sample.values["m"] for sample in run(engine, other, ledger)] == [8.0] * 4
+    assert len(engine.computed) == before

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_judge_is_a_policy() -> None:
     ("text", "says"),
     [
         ("offline", "write NAME=SPEC"),
-        ("toxicity=of", r"no kind 'of' \(did you mean 'offline'\?\)"),
+        ("toxicity=ofline", r"no kind 'ofline' \(did you mean 'offline'\?\)"),
         ("toxicity=hf:", "names no model; write toxicity=hf:MODEL"),
         ("toxicity=offline:x", "offline takes no path"),
         ("truth=offline", "nothing offline scores 'truth', only toxicity"),
@@ -117,7 +117,7 @@ def test_recorded_scores_come_in_the_order_of_the_outputs() -> None:
 class YesEngine:
     """Its log P(yes) is minus the length of the context, its log P(no) −10; −inf for no where told."""
 
-    identity = {"engine": "fake"}
+    identity: ClassVar[dict[str, str]] = {"engine": "fake"}
 
     def __init__(self) -> None:
         self.asked: list[Score] = []
