@@ -114,6 +114,20 @@ def counts(said: bool, is_so: bool) -> tuple[float, float, float]:
     return float(said and is_so), float(said and not is_so), float(is_so and not said)
 
 
+def moments(x: float, y: float) -> tuple[float, ...]:
+    """One pair's part in a correlation: (1, x, y, x², y², xy)."""
+    return 1.0, x, y, x * x, y * y, x * y
+
+
+def correlation_of(sums: Vector) -> float | None:
+    """Pearson's r from the sums of ``moments``. None where x or y does not vary."""
+    n, x, y, xx, yy, xy = sums
+    spread_x, spread_y = _less(n * xx, x * x), _less(n * yy, y * y)
+    if spread_x <= 0 or spread_y <= 0:
+        return None
+    return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(spread_x * spread_y)))
+
+
 def _leave_one_out(
     vectors: Sequence[Vector], combine: Callable[[Vector], float | None]
 ) -> list[float] | None:
