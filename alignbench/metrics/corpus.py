@@ -18,13 +18,16 @@ Vector = Sequence[float]
 
 @dataclass(frozen=True)
 class CorpusMetric:
-    """A statistic of sums. ``statistics`` has the signature of its kind's other metrics and gives one
-    document's k numbers, or None where the measurement failed; ``combine`` turns k sums into the figure, or
-    None where it has no value (nothing to divide by). ``ideal``: the best value where neither end is.
-    ``bounds``: its range."""
+    """A statistic of sums.
 
-    statistics: Callable[..., Vector | None]
+    ``statistics`` has the signature of its kind's other metrics and gives one document's k numbers, or None
+    where the measurement failed; it is None where a task's own function has to give them. ``combine`` turns k
+    sums into the figure, or None where that has no value (nothing to divide by). ``ideal``: the best value
+    where neither end is. ``bounds``: the figure's range; linearised values may lie outside it.
+    """
+
     combine: Callable[[Vector], float | None]
+    statistics: Callable[..., Vector | None] | None = None
     higher_is_better: bool | None = True
     ideal: float | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -56,7 +59,7 @@ def linearise(
     Returns:
         n values, in order. One document alone has no variance and gets θ. Where θ has no value all are None;
         so also where the statistic has none without some one document: it hangs on that document, and its
-        sampling error cannot be told.
+        sampling error cannot be told. Values may lie outside the statistic's own range.
     """
     kept = [index for index, vector in enumerate(statistics) if vector is not None and _finite(vector)]
     values: list[float | None] = [None] * len(statistics)
