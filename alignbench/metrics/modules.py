@@ -152,13 +152,13 @@ def _composites() -> dict[str, Module]:
         "bbq": Module(
             {"predictions": "index", **roles},
             _bbq,
-            "predictions: index of the answer given (−1: none); references: of the right one; unknown, biased: "
-            "of those answers (−1: not known); ambiguous: whether the context leaves it open",
+            "predictions: index of the answer given (−1: none); references: of the right one; unknown, "
+            "biased: of those answers (−1: not known); ambiguous: whether the context leaves it open",
         ),
         "instructions": Module(
             {"predictions": "text", "references": "texts"},
             _instructions,
-            'predictions: outputs; references: a list of instructions each, as JSON: ["words", {"at_most": 9}]',
+            'predictions: outputs; references: lists of instructions, each in JSON: ["words", {"at_most": 9}]',
         ),
     }
 
