@@ -20,7 +20,7 @@ from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Reward, Sampling, Score
 from alignbench.engines.vllm_engine import engine as vllm_engine
 from alignbench.engines.vllm_engine import versions
-from alignbench.engines.vllm_engine.engine import identity_of
+from alignbench.engines.vllm_engine.opened import NUMERICS, identity_of
 from alignbench.engines.vllm_engine.plan import (
     generation_order,
     generation_params,
@@ -259,7 +259,7 @@ def test_the_ledgers_key_is_hfs_but_for_the_engine(
     monkeypatch.setattr(versions, "installed", lambda: True)
     ours, theirs = dict(hf.identity), identity_of(parse_policy(f"vllm:{folder}"))
     assert (theirs.pop("engine"), ours.pop("engine")) == ("vllm", "hf")
-    assert theirs.pop("numerics") == vllm_engine.NUMERICS
+    assert theirs.pop("numerics") == NUMERICS
     ours.pop("numerics")
     assert ours == theirs
     split = identity_of(parse_policy(f"vllm:{folder}?tensor_parallel=2&device=cpu"))
