@@ -22,7 +22,6 @@ from alignbench.evaluation import evaluate_policy, score_outputs
 from alignbench.judges.preferences import preferences
 from alignbench.judges.specs import JudgeSpec, open_judge
 from alignbench.judges.types import Rater
-from alignbench.ledger import content_key
 from alignbench.processes import folder_lock
 from alignbench.progress import progress
 from alignbench.tasks.types import WITH_CHOICES
@@ -124,7 +123,7 @@ def _evaluate(plan: Plan, policy: Policy, ledger: CountedLedger, found: Found) -
     except Exception as error:
         found.failures.append(Failure(policy.name, None, _words(error)))
         return
-    found.fingerprints[policy.name] = content_key(identity=dict(engine.identity))[:16]
+    found.identities[policy.name] = dict(engine.identity)
     found.described[policy.name] = engine.describe()
     total = sum(
         len(doc.choices) if task.kind in WITH_CHOICES else 1
@@ -160,7 +159,7 @@ def _read(plan: Plan, policy: Policy, found: Found) -> None:
     """All tasks on a recorded policy: nothing is run, and nothing is paid for."""
     recorded = plan.recorded[policy.name]
     by_task = found.samples.setdefault(policy.name, {})
-    found.fingerprints[policy.name] = content_key(identity=dict(recorded.recording.identity))[:16]
+    found.identities[policy.name] = dict(recorded.recording.identity)
     for task in plan.tasks:
         documents, join = plan.documents[task.name], recorded.joins[task.name]
         try:
