@@ -195,11 +195,16 @@ def _basis(cost: dict[str, Any]) -> str:
     rates = cost["rates"]
     if not cost["seconds"]:
         return f"{cost['policy']}: the ledger holds every answer"
+    own = (
+        ""
+        if cost["engine"] == "hf"
+        else f"; as the engine hf would, as {cost['engine']}'s own rates are not known"
+    )
     return (
         f"{cost['policy']}: {_duration(cost['seconds'])}, about {cost['peak_bytes'] / 1e9:.2g} GB of memory "
         f"on {cost['device']} ({cost['parameters']:,} parameters in {cost['dtype']}, "
         f"{cost['batch_tokens']:,} tokens a pass; measured: {rates['flops'] / 1e9:,.0f} GFLOP/s, "
-        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call)"
+        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call){own}"
     )
 
 
@@ -248,7 +253,8 @@ def summary(comparison: Comparison) -> str:
 
 
 NO_EQUAL_LENGTH = (
-    "At equal length: not estimable (one policy is nearly always the longer, or too few prompts)."
+    "At equal length: not estimable (one policy is nearly always the longer, or none ever is; or wins, "
+    "losses or prompts are too few)."
 )
 
 

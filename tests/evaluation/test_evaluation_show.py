@@ -89,7 +89,10 @@ def test_the_terminal_sees_what_is_invisible(tasks: Path, show: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--policy", "recorded:x.jsonl"], "recorded outputs have no model to run"),
+        (
+            ["--policy", "recorded:x.jsonl"],
+            "recorded outputs are read, so no prompt reaches a model; leave --policy",
+        ),
         (["--doc", "7"], "no document '7'"),
         (["--policy", "nowhere/"], "no folder"),
     ],
