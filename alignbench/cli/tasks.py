@@ -80,7 +80,8 @@ def list_(tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
 @click.option(
     "--policy",
     metavar="POLICY",
-    help="Show every request of the document as it reaches this policy: prefix, chat template, token ids.",
+    help="Show every request of the document as it reaches this policy: prefix, chat template, token ids "
+    "(a server's: its text). Written as for eval.",
 )
 @click.option("--doc", metavar="DOC_ID", help="The document to show. Default: the first.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated documents.")
@@ -238,7 +239,10 @@ def _print_sent(prompt: dict[str, Any]) -> None:
     """What a server gets: text, as its tokenizer is not here."""
     endpoint = prompt["endpoint"] or "completions where the server has them, else chat"
     rows = [("endpoint", f"{endpoint} (chat_template={prompt['chat_template']})")]
-    rows.append(("BOS", "what the server puts in front of every text"))
+    if prompt["endpoint"] == "chat":
+        rows.append(("template", "the server's own: it makes a text of the prompt, which is the user's turn"))
+    else:
+        rows.append(("BOS", "what the server puts in front of every text"))
     rows += _text_rows(prompt)
     for key, value in rows:
         click.echo(f"{key:22} {value}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import inspect
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -226,6 +227,9 @@ def _parameters() -> frozenset[str]:
 def _prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # some of its modules warn before vLLM has set its own logger to that level
+    with suppress(ValueError):
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
 
 
