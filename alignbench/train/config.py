@@ -126,7 +126,7 @@ class PPOConfig(TrainConfig):
     temperature: float = Field(1.0, gt=0, description="of the rollouts")
     rollout_engine: Literal["hf", "vllm"] = Field(
         "hf",
-        description="what samples the rollouts: hf, the policy itself; vllm, in this process, given the weights "
+        description="what samples: hf, the policy itself; vllm, in this process, given the weights "
         "before each step, its log-probabilities' distance to the policy's logged as rollout_logprob_gap",
     )
     rollout_memory: float = Field(

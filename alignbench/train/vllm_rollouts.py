@@ -2,9 +2,9 @@
 
 vLLM gets the policy's weights before each step. Its kernels are others than the policy's, and in bfloat16 its
 weights are rounded where the policy's are not. The policy computes log π of the sampled tokens anew, so that
-the ratio of PPO's first update is 1; but the tokens are a little off the policy. This is known as the mismatch
-of training and inference, and can be weighted away (truncated importance sampling). Here it is measured in
-every step, and a line on stderr says so when it is more than rounding.
+the ratio of PPO's first update is 1; but the tokens are a little off the policy. This is known as the
+mismatch of training and inference, and can be weighted away (truncated importance sampling). Here it is
+measured in every step, and a line on stderr says so when it is more than rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alignbench.train.rollouts import Rollout
 
 log = logging.getLogger(__name__)
 
-GAPS = {"float32": 1e-3, "bfloat16": 0.05}
+GAPS = {"float32": 1e-3, "bfloat16": 0.03}
 """Mean difference of a token's log-probability, in nats, that is still rounding, by the dtype of the
 arithmetic."""
 

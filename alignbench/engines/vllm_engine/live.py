@@ -148,8 +148,8 @@ class LiveEngine(Generating):
             self.close()
             raise UsageError(
                 f"{self.what}: from the policy's weights, a {type(self.module).__name__}, "
-                f"vLLM {versions.version()} computes other numbers than transformers (log-probabilities differ "
-                f"by up to {gap:.1f} nats a token); take rollout_engine=hf"
+                f"vLLM {versions.version()} computes other numbers than transformers (log-probabilities that "
+                f"differ by up to {gap:.1f} nats); take rollout_engine=hf"
             )
 
 
