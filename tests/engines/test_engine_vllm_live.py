@@ -181,6 +181,16 @@ def test_a_cache_that_is_not_dropped_is_an_error(make: Make, fake: FakeEngine) -
         engine.push()
 
 
+def test_weights_that_it_does_not_take_are_one_sentence(make: Make, fake: FakeEngine) -> None:
+    fake.keeps = True
+    with pytest.raises(UsageError) as error:
+        make()
+    assert str(error.value) == (
+        "rollout_engine=vllm: vLLM 0.0 cannot load the policy, a LlamaForCausalLM: the prefix cache was not "
+        "dropped; take rollout_engine=hf"
+    )
+
+
 def test_a_failure_names_what_to_lower(make: Make, fake: FakeEngine) -> None:
     _, engine = make()
     fake.fail_after = fake.steps

@@ -58,7 +58,7 @@ class LiveEngine(Generating):
         close_other()
         try:
             self._hold(self._loaded())
-            self.push()
+            versions.push(self._llm, checkpoint_weights(module))
         except Exception as error:  # whatever vLLM says is no model that it can run
             self.close()
             raise UsageError(
