@@ -19,7 +19,7 @@ from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Generate, Reward, Sampling, Score
 from alignbench.engines.vllm_engine import engine as vllm_engine
-from alignbench.engines.vllm_engine import versions
+from alignbench.engines.vllm_engine import generating, versions
 from alignbench.engines.vllm_engine.opened import NUMERICS, identity_of
 from alignbench.engines.vllm_engine.plan import (
     generation_order,
@@ -206,7 +206,7 @@ def test_answers_come_as_they_are_ready_and_the_rest_is_taken_back(
     fake: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, fake)
-    monkeypatch.setattr(vllm_engine, "BATCH", 3)
+    monkeypatch.setattr(generating, "BATCH", 3)
     engine = open_engine(parse_policy(f"vllm:{folder}"))
     batches = engine.generate([Generate(f"the cat {i}", Sampling(2)) for i in range(9)])
     assert len(next(batches)) == 3
@@ -221,7 +221,7 @@ def test_a_failure_is_one_sentence_and_keeps_what_was_answered(
     fake: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = install(monkeypatch, fake)
-    monkeypatch.setattr(vllm_engine, "BATCH", 3)
+    monkeypatch.setattr(generating, "BATCH", 3)
     fake.fail_after = 2
     engine = open_engine(parse_policy(f"vllm:{folder}"))
     batches = engine.generate([Generate(f"the cat {i}", Sampling(2)) for i in range(9)])

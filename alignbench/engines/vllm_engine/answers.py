@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.engines.types import Generate, Scored
+from alignbench.engines.types import Scored
 from alignbench.engines.vllm_engine import versions
-from alignbench.engines.vllm_engine.plan import Probe, sampling_logprobs
+from alignbench.engines.vllm_engine.plan import Probe
 from alignbench.errors import WorkError
 
 
@@ -20,19 +20,6 @@ class Decoded:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     sampling_logprobs: tuple[float, ...]
-
-
-def read_row(request: Generate, output: Any) -> tuple[Decoded, bool]:
-    """A row as sampled, and whether vLLM ended it at a stop string.
-
-    Raises:
-        WorkError: a log-probability is no number.
-    """
-    row = output.outputs[0]
-    ids = tuple(int(i) for i in row.token_ids)
-    logprobs = tuple(float(at[i].logprob) for i, at in zip(ids, row.logprobs))
-    _require_numbers(logprobs)
-    return Decoded(ids, logprobs, sampling_logprobs(request, logprobs)), isinstance(row.stop_reason, str)
 
 
 def read_scores(probe: Probe, output: Any, starts: Sequence[int]) -> list[tuple[int, Scored]] | None:
@@ -50,13 +37,18 @@ def read_scores(probe: Probe, output: Any, starts: Sequence[int]) -> list[tuple[
     answers = []
     for i, last in probe.members:
         targets = [*of_prompt[starts[i] - probe.start :], versions.last_token(output, last)]
-        _require_numbers([logprob for logprob, _ in targets])
+        require_numbers([logprob for logprob, _ in targets])
         total = math.fsum(logprob for logprob, _ in targets)
         answers.append((i, Scored(total, len(targets), all(greedy for _, greedy in targets))))
     return answers
 
 
-def _require_numbers(logprobs: Sequence[float]) -> None:
+def require_numbers(logprobs: Sequence[float]) -> None:
+    """Refuse what a broken model gives.
+
+    Raises:
+        WorkError: a log-probability is not a number.
+    """
     if any(map(math.isnan, logprobs)):
         raise WorkError(
             "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
