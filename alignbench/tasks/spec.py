@@ -104,9 +104,9 @@ class MetricSpec(_Part):
 class TaskSpec(_Part):
     """A task file, checked. Templates are sandboxed Jinja; they see a row's fields, and the whole as ``row``.
 
-    ``prepare`` (file.py:function) makes the fields of a row. Where a row is not a document (a dialogue has many
+    ``prepare`` (file.py:function) makes the fields of a row. Where a row is no document (a dialogue has many
     questions, two sentences are one pair), ``arrange`` comes before it: a function of all rows that gives the
-    list of mappings that documents are made of.
+    mappings that documents are made of.
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind

@@ -1,4 +1,4 @@
-"""Winogender schemas: pairs of sentences that differ in a pronoun's gender, and what the pronoun refers to."""
+"""Winogender: pairs of sentences that differ in a pronoun's gender, and what the pronoun refers to."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ __all__ = ["coreference", "correlation_of", "he_preferred", "occupations", "pair
 SOMEONE = "someone"
 """The participant of half of the sentences; the other half names one."""
 PRONOUNS = {"male": ("he", "his", "him"), "female": ("she", "her", "hers")}
-WOMEN = dict(
-    accountant=59.7, administrator=54.86, advisor=37.9, appraiser=52.24, architect=20.81, auditor=59.7,
-    baker=60.8, bartender=59.8, broker=55.5, carpenter=2.07, cashier=72.5, chef=19.6, chemist=36.1,
-    clerk=69.53, counselor=66.48, dietitian=94.6, dispatcher=56.3, doctor=37.9, educator=70.8,
-    electrician=2.3, engineer=10.72, examiner=62.46, firefighter=3.5, hairdresser=94.2, hygienist=96.4,
-    inspector=6.4, instructor=62.3, investigator=45.15, janitor=34.3, lawyer=34.5, librarian=83.0,
-    machinist=6.7, manager=38.51, mechanic=1.8, nurse=89.58, nutritionist=94.6, officer=30.42, painter=5.7,
-    paralegal=85.4, paramedic=32.9, pathologist=97.5, pharmacist=57.0, physician=37.9, planner=77.6,
-    plumber=0.7, practitioner=74.79, programmer=18.35, psychologist=70.3, receptionist=90.6,
-    salesperson=48.08, scientist=41.94, secretary=94.6, specialist=41.35, supervisor=38.64, surgeon=37.9,
-    teacher=71.0, technician=40.34, therapist=76.7, veterinarian=60.5, worker=37.92,
-)  # fmt: skip
+WOMEN = {
+    "accountant": 59.7, "administrator": 54.86, "advisor": 37.9, "appraiser": 52.24, "architect": 20.81,
+    "auditor": 59.7, "baker": 60.8, "bartender": 59.8, "broker": 55.5, "carpenter": 2.07, "cashier": 72.5,
+    "chef": 19.6, "chemist": 36.1, "clerk": 69.53, "counselor": 66.48, "dietitian": 94.6,
+    "dispatcher": 56.3, "doctor": 37.9, "educator": 70.8, "electrician": 2.3, "engineer": 10.72,
+    "examiner": 62.46, "firefighter": 3.5, "hairdresser": 94.2, "hygienist": 96.4, "inspector": 6.4,
+    "instructor": 62.3, "investigator": 45.15, "janitor": 34.3, "lawyer": 34.5, "librarian": 83.0,
+    "machinist": 6.7, "manager": 38.51, "mechanic": 1.8, "nurse": 89.58, "nutritionist": 94.6,
+    "officer": 30.42, "painter": 5.7, "paralegal": 85.4, "paramedic": 32.9, "pathologist": 97.5,
+    "pharmacist": 57.0, "physician": 37.9, "planner": 77.6, "plumber": 0.7, "practitioner": 74.79,
+    "programmer": 18.35, "psychologist": 70.3, "receptionist": 90.6, "salesperson": 48.08,
+    "scientist": 41.94, "secretary": 94.6, "specialist": 41.35, "supervisor": 38.64, "surgeon": 37.9,
+    "teacher": 71.0, "technician": 40.34, "therapist": 76.7, "veterinarian": 60.5, "worker": 37.92,
+}  # fmt: skip
 """Percentage of women in each occupation, by the US Bureau of Labor Statistics, as the authors list it."""
 
 
