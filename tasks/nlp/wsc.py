@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from alignbench.metrics.extraction import UNPARSED
 from alignbench.metrics.squad import squad_normalize
 
 
@@ -22,17 +21,17 @@ def with_nouns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "noun": nouns.get(row["passage"], "")} for row in found]
 
 
-def matches(fields: Mapping[str, Any], output: str) -> float:
-    """1 if the output says rightly whether the pronoun means the candidate, else 0.
+def matches(fields: Mapping[str, Any], output: str) -> dict[str, float]:
+    """Return accuracy: 1 if the output says rightly whether the pronoun means the candidate, else 0.
 
-    It says so if it contains the candidate or is contained in it, without case, punctuation and articles; an
-    empty output says nothing.
+    It says that it does if it contains the candidate or is contained in it, without case, punctuation and
+    articles. An empty output says nothing: ``unparsed``.
     """
     said, candidate = squad_normalize(output), squad_normalize(fields["candidate"])
     if not said:
-        return UNPARSED
+        return {"accuracy": 0.0, "unparsed": 1.0}
     agrees = f" {candidate} " in f" {said} " or f" {said} " in f" {candidate} "
-    return float(agrees == fields["refers"])
+    return {"accuracy": float(agrees == fields["refers"])}
 
 
 def _fields(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
