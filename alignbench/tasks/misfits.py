@@ -87,7 +87,8 @@ def _of_metric(metric: MetricSpec, spec: TaskSpec) -> Iterator[tuple[str, str]]:
         yield (
             "name",
             f" is not built in for kind {spec.kind}{nearest(metric.name, known)}; "
-            f"built in are {', '.join(known)}, others need 'function', 'score' (file.py:function) or 'scorer'",
+            f"built in are {', '.join(known)}, others need 'function' or 'score' (file.py:function), or a "
+            "'scorer'",
         )
     if not own and metric.name in summed and spec.generation.samples > 1:
         yield "name", " is a statistic of sums and goes with one output a document; leave 'samples' out"

@@ -84,7 +84,7 @@ def test_show_docs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
 
 
 def test_check(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    assert run(capsys, "check", folder) == (0, f"{folder}/capitals.yaml: good; 1 documents\n", "")
+    assert run(capsys, "check", folder) == (0, f"{folder}/capitals.yaml: good; 1 document\n", "")
     (folder / "capitals.yaml").write_text(TASK.replace("area:", "aera:"))
     status, out, _ = run(capsys, "check", folder / "capitals.yaml")
     assert status == 2
