@@ -70,8 +70,19 @@ def _check(path: Path, mirror: Path | None) -> dict[str, Any]:
             n = len(load_documents(spec, path, mirror=mirror, seed=0, trusted=trusted))
             status = f"good; {n} document{'s' if n > 1 else ''}"
         except AlignbenchError as error:
-            problems = [str(error)]
+            problems = [_located(str(error), path)]
     return _report(path, problems, status, task=spec.task)
+
+
+def _located(problem: str, path: Path) -> str:
+    """A problem of the data that names a key, with the key's line."""
+    rest = problem.removeprefix(f"{path}: ")
+    key = rest.partition(":")[0]
+    return (
+        said(read_taskfile(path), (key,), rest)
+        if rest != problem and key in TaskSpec.model_fields
+        else problem
+    )
 
 
 def _check_suite(path: Path, registry: Registry) -> dict[str, Any]:
