@@ -1,4 +1,4 @@
-"""``alignbench tasks``: list, show and check tasks."""
+"""``alignbench tasks``: list, show, write and check tasks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ DATA = click.option(
     envvar="ALIGNBENCH_DATA",
     help="Local mirror of data sets, looked up before the hub.",
 )
+KINDS = ("generate", "multiple_choice", "loglikelihood", "preference")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 EPILOG = """\b
@@ -31,13 +32,14 @@ Examples:
   alignbench tasks list
   alignbench tasks show truthfulqa_mc1 --data DIR
   alignbench tasks show truthfulqa_mc1 --data DIR --docs --json
+  alignbench tasks new riddles
   alignbench tasks check my_tasks/
 """
 
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """List, show and check tasks.
+    """List, show, write and check tasks.
 
     A task is a YAML file in a folder named after its family: shipped, in a --tasks-dir, or in a package
     with an entry point in the group alignbench.tasks.
@@ -152,11 +154,51 @@ def show(
 
 
 @command.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default=KINDS[0],
+    show_default=True,
+    help="What is asked of a model: a text, one of several choices, the likelihood of a text, or (of a "
+    "reward model) which of two answers is better.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("my_tasks"),
+    show_default=True,
+    metavar="DIR",
+    help="The folder to write into; its name is the task's family.",
+)
+def new(name: str, kind: str, folder: Path) -> None:
+    """Write a first task NAME: a commented task file and a few invented rows, which run at once.
+
+    \b
+    Examples:
+      alignbench tasks new riddles
+      alignbench tasks new exam --kind multiple_choice --dir my_tasks
+    """
+    import shlex
+
+    from alignbench.tasks.starter import write_starter
+
+    path, rows = write_starter(name, kind, folder)
+    at, where = shlex.quote(name), shlex.quote(str(folder))
+    policy = "REWARD_MODEL" if kind == "preference" else "pocket"
+    click.echo(f"{path}\n{rows}\n\nPut your own rows and words in; then")
+    click.echo(f"  alignbench tasks check {shlex.quote(str(path))}")
+    click.echo(f"  alignbench tasks show {at} --tasks-dir {where}")
+    click.echo(f"  alignbench eval {policy} --tasks {at} --tasks-dir {where}")
+
+
+@command.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @DATA
 @JSON
 def check(path: Path, mirror: Path | None, as_json: bool) -> None:
-    """Check a task file, or every one below a folder, and name all problems.
+    """Check a task or suite file, or every one below a folder, and name all problems.
 
     Documents are loaded and rendered where the data is at hand: generated, beside the task file, or
     in --data.
