@@ -137,7 +137,8 @@ def _functions(spec: TaskSpec) -> Iterator[tuple[Location, str]]:
             yield (key,), reference
     for i, metric in enumerate(spec.metrics):
         for key in ("function", "combine"):
-            if (reference := getattr(metric, key)) is not None:
+            reference = getattr(metric, key)
+            if reference in spec.functions:  # and not the name of a statistic
                 yield ("metrics", i, key), reference
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from alignbench.errors import nearest
 from alignbench.tasks.problems import Misfit
-from alignbench.tasks.spec import MetricSpec, TaskSpec
+from alignbench.tasks.spec import FUNCTION, MetricSpec, TaskSpec
 from alignbench.tasks.types import WITH_CHOICES
 
 
@@ -68,6 +68,15 @@ def _of_scorer(metric: MetricSpec, spec: TaskSpec) -> Iterator[tuple[str, str]]:
     if "summary" in metric.model_fields_set and (metric.scorer is None or metric.function is not None):
         mend = "take it out, as 'function' gets all scores" if metric.function else "it needs 'scorer'"
         yield "summary", f": 'summary' is of a scorer's scores; {mend}"
+    if metric.combine is not None and not re.match(FUNCTION, metric.combine):
+        from alignbench.metrics import COMBINE
+
+        if metric.combine not in COMBINE:
+            yield (
+                "combine",
+                f": 'combine' {metric.combine!r} is neither file.py:function nor built in"
+                f"{nearest(metric.combine, list(COMBINE))}; built in are {', '.join(COMBINE)}",
+            )
     if metric.combine is not None and metric.function is None:
         yield "combine", ": 'combine' needs 'function', which gives the numbers of a document"
     for key, there in (("bounds", metric.bounds), ("scorer", metric.scorer)):
@@ -78,10 +87,10 @@ def _of_scorer(metric: MetricSpec, spec: TaskSpec) -> Iterator[tuple[str, str]]:
 
 
 def _of_metric(metric: MetricSpec, spec: TaskSpec) -> Iterator[tuple[str, str]]:
-    from alignbench.metrics import BUILT_IN, CORPUS, LOWER
+    from alignbench.metrics import BUILT_IN, CORPUS, IDEAL, LOWER, PER_TOKEN
 
-    summed = CORPUS.get(spec.kind, {})
-    known = [*BUILT_IN[spec.kind], *summed]
+    summed = CORPUS[spec.kind]
+    known = [*BUILT_IN[spec.kind], *summed, *(PER_TOKEN if spec.kind == "multiple_choice" else ())]
     own = metric.function is not None or spec.score is not None or metric.scorer is not None
     if not own and metric.name not in known:
         yield (
@@ -96,8 +105,12 @@ def _of_metric(metric: MetricSpec, spec: TaskSpec) -> Iterator[tuple[str, str]]:
         yield "chance", ": 'chance: uniform' is for multiple_choice; give a number"
     if metric.bounds is not None and not -math.inf < metric.bounds[0] < metric.bounds[1] < math.inf:
         yield "bounds", ": 'bounds' are two numbers, the lower first"
-    if not own and metric.name in known and metric.name in LOWER and metric.higher_is_better:
+    lower = metric.name in LOWER or (metric.name in summed and summed[metric.name].higher_is_better is False)
+    if not own and lower and metric.higher_is_better:
         yield "higher_is_better", " is better when it is lower; write higher_is_better: false"
+    if not own and metric.name in known and metric.name in IDEAL and metric.ideal is None:
+        best = f"{IDEAL[metric.name]:g}"
+        yield "name", f" is best at {best}; write ideal: {best}"
     if not own and (metric.unit or metric.bounds):
         yield (
             "unit" if metric.unit else "bounds",

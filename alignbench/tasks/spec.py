@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +75,8 @@ class MetricSpec(_Part):
     it has no default and none is given. ``summary``: what becomes of the scores of a prompt's outputs: their
     ``mean``, their ``max``, or ``any``, 1 if one is ½ or more. With ``function`` as well, that gets them all.
     ``combine``: for a statistic that is no mean over documents. ``function`` then gives a list of numbers for
-    a document, and ``combine`` makes the statistic of their sums (see ``metrics.linearise``).
+    a document, and ``combine``, a name of ``metrics.COMBINE`` or a Python function, makes the statistic of
+    their sums (see ``metrics.linearise``).
 
     ``unit`` and ``bounds`` are for a function's values: ``rate`` is printed in percent, ``raw`` as it is;
     ``bounds`` are the least and the greatest value possible. A rate lies in [0, 1] if nothing else is said;
@@ -84,7 +86,7 @@ class MetricSpec(_Part):
 
     name: str = Field(pattern=r"^\w+$")
     function: str | None = Field(default=None, pattern=FUNCTION)
-    combine: str | None = Field(default=None, pattern=FUNCTION)
+    combine: str | None = None
     scorer: str | tuple[str, ...] | None = None
     summary: Literal["mean", "max", "any"] = "mean"
     higher_is_better: bool | None = True
@@ -152,7 +154,8 @@ class TaskSpec(_Part):
     def functions(self) -> tuple[str, ...]:
         """Every Python function that the file names, each once."""
         named = [self.documents, self.prepare, self.score]
-        named += [name for metric in self.metrics for name in (metric.function, metric.combine)]
+        named += [metric.function for metric in self.metrics]
+        named += [m.combine for m in self.metrics if m.combine and re.match(FUNCTION, m.combine)]
         return tuple(dict.fromkeys(filter(None, named)))
 
 

@@ -120,6 +120,11 @@ def test_the_whole_is_good(folder: Path) -> None:
             "code.py:both\n    combine: code.py:non",
             ", line 17: metric 'both': 'combine' goes",
         ),
+        (
+            "code.py:both",
+            "code.py:both\n    combine: ratioo",
+            ", line 19: metric 'both': 'combine' 'ratioo' is neither file.py:function nor built in (did you",
+        ),
         ("summary: mean", "combine: code.py:sums", ", line 15: metric 'true_share': 'combine' needs 'functi"),
         ("[both, true_share, exact_match]", "[bot]", ", line 19: headline 'bot' is none of the metrics (did"),
         (
@@ -201,10 +206,9 @@ def test_keys_that_do_not_go_together(folder: Path, old: str, new: str, says: st
     assert any(re.search(says, problem) for problem in found), found
 
 
-def test_a_statistic_of_sums_is_of_one_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignbench.metrics.CORPUS", {"generate": {"exact_match": object()}})
-    (problem,) = problems(folder)
-    assert problem.startswith(", line 12: metric 'exact_match' is a statistic of sums and goes with one out")
+def test_a_statistic_of_sums_is_of_one_output(folder: Path) -> None:
+    (problem,) = problems(folder, "name: exact_match", "name: bleu")[:1]
+    assert problem.startswith(", line 12: metric 'bleu' is a statistic of sums and goes with one out")
 
 
 def test_every_problem_is_named(folder: Path) -> None:
