@@ -30,26 +30,53 @@ def load_documents(
     """
     split = spec.data.split if spec.data else None
     build = Builder(spec, path, trusted=trusted)
-    documents = [
-        build(position, row) for position, row in enumerate(_rows(spec, path, split, mirror, seed, trusted))
-    ]
+    rows = _rows(spec, path, split, spec.data.files if spec.data else (), mirror, seed, trusted)
+    documents = [build(position, row) for position, row in enumerate(rows)]
     if not documents:
         raise UsageError(f"{path}: {spec.documents} gives no documents; mend it")
     _refuse_duplicates(documents, path)
-    shots = spec.few_shot
-    if shots is not None:
-        pool = documents
-        if shots.split not in (None, split):
-            rows = _rows(spec, path, shots.split, mirror, seed, trusted)
-            pool = [build(position, row) for position, row in enumerate(rows)]
+    if spec.few_shot is not None:
+        pool = _pool(spec, path, build, documents, mirror=mirror, seed=seed, trusted=trusted)
         try:
-            documents = with_exemplars(documents, pool, shots, spec.task)
+            documents = with_exemplars(documents, pool, spec.few_shot, spec.task)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
     if spec.instruction is not None:
         head = spec.instruction.strip() + "\n\n"
         documents = [replace(doc, prompt=head + doc.prompt) for doc in documents]
     return documents
+
+
+def _pool(
+    spec: TaskSpec,
+    path: Path,
+    build: Builder,
+    documents: list[Document],
+    *,
+    mirror: Path | None,
+    seed: int,
+    trusted: bool,
+) -> list[Document]:
+    """The documents that exemplars are drawn from: the tested ones, or those of another split or of files."""
+    shots, data = spec.few_shot, spec.data
+    assert shots is not None  # the caller asks where there are exemplars
+    if data is None or (not shots.files and shots.split in (None, data.split)):
+        return documents
+    try:
+        rows = _rows(spec, path, shots.split or data.split, shots.files, mirror, seed, trusted)
+    except UsageError as error:
+        raise UsageError(f"{path}: few_shot: {error}") from None
+    pool = [build(position, row) for position, row in enumerate(rows)]
+    asks = [(doc.prompt, doc.target, doc.choices) for doc in documents]
+    if [(doc.prompt, doc.target, doc.choices) for doc in pool] == asks:
+        what = f"split {shots.split!r}" if shots.split and not shots.files else "files"
+        raise UsageError(
+            f"{path}: few_shot: its {what} gives the tested documents themselves; name the exemplars' files "
+            "with few_shot.files, or take both keys out"
+        )
+    if spec.doc_id is None and spec.cluster is None:  # ids by position say nothing across files
+        pool = [replace(doc, cluster=f"exemplar {doc.cluster}") for doc in pool]
+    return pool
 
 
 class Builder:
@@ -211,13 +238,21 @@ def documents_fingerprint(documents: Sequence[Document]) -> str:
 
 
 def _rows(
-    spec: TaskSpec, path: Path, split: str | None, mirror: Path | None, seed: int, trusted: bool
+    spec: TaskSpec,
+    path: Path,
+    split: str | None,
+    files: Sequence[str],
+    mirror: Path | None,
+    seed: int,
+    trusted: bool,
 ) -> list[Fields]:
     if spec.data is not None:
         data = spec.data
-        files = data.files if split == data.split else ()
         beside = path.parent / data.hub
-        source = str(beside) if beside.is_file() else data.hub
+        if not beside.is_file():
+            source = data.hub
+        else:  # globs are of the folder where the file lies
+            source = str(beside.parent if files else beside)
         rows: Iterable[Any] = load_rows(
             source, split=split, config=data.config, revision=data.revision, mirror=mirror, files=files
         )
