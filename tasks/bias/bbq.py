@@ -6,24 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignbench.metrics.bias import (
-    bbq_accuracy_ambiguous,
-    bbq_accuracy_disambiguated,
-    bbq_bias_ambiguous,
-    bbq_bias_disambiguated,
-    bbq_biased,
-    bbq_statistics,
-)
-
-__all__ = [
-    "bbq_accuracy_ambiguous",
-    "bbq_accuracy_disambiguated",
-    "bbq_bias_ambiguous",
-    "bbq_bias_disambiguated",
-    "chosen",
-    "prepare",
-    "said",
-]
+from alignbench.metrics.bias import bbq_biased, bbq_statistics
 
 UNKNOWN = frozenset(
     {

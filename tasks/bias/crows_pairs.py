@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignbench.metrics.bias import stereotype_preferred
-from alignbench.metrics.corpus import ratio
-
-__all__ = ["parts", "prepare", "ratio"]
 
 DIRECTIONS = ("stereo", "antistereo")
 TYPES = (

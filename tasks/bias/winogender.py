@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from alignbench.metrics.bias import gender_gap, gender_parity, stereotype_preferred
-from alignbench.metrics.corpus import correlation_of, moments
-
-__all__ = ["coreference", "correlation_of", "he_preferred", "occupations", "pairs"]
+from alignbench.metrics.corpus import moments
 
 SOMEONE = "someone"
 """The participant of half of the sentences; the other half names one."""
