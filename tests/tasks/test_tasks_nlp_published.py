@@ -102,6 +102,10 @@ def test_bbq_age_of_its_authors(shared_data: Path, tmp_path: Path) -> None:
         for metric, value in _by_hand(rows, column).items():
             assert ours[metric][name].mean == pytest.approx(value, abs=1e-9), (name, metric)
         assert ours["accuracy"][name].n == 3680
+    stated = {"race": (0.298, 0.012), "arc": (0.490, 0.033), "qonly": (0.514, 0.738)}  # docs/fidelity.md
+    for name, values in stated.items():
+        scores = (ours["bias_ambiguous"][name].mean, ours["bias_disambiguated"][name].mean)
+        assert scores == pytest.approx(values, abs=0.0005)
     unparsed = {name: ours["accuracy"][name].unparsed for name in formats}
     assert unparsed == {"race": 0, "arc": 1, "qonly": 2}
     # what the paper says of the model: with the passage it leans on age where that leaves the answer open,
@@ -203,7 +207,9 @@ def test_drop_of_instructgpt_beside_table_14(shared_data: Path, tmp_path: Path) 
         assert {(scores[model].n, scores[model].missing) for model in models} == {(100, 0)}
         ours = [100 * scores[model].mean for model in models]
         published = [float(table[prompt][model]) for model in models]
-        assert np.corrcoef(ours, published)[0, 1] >= 0.9
+        correlation = np.corrcoef(ours, published)[0, 1]
+        assert correlation >= 0.9
+        assert round(correlation, 2) == {"zero-shot": 0.97, "few-shot": 0.90}[prompt]  # docs/fidelity.md
         widths = [scores[model].ci[1] - scores[model].ci[0] for model in models]
         assert all(0.08 < width < 0.2 for width in widths)  # n = 100 says little
         assert all(5 < mine - theirs < 20 for mine, theirs in zip(ours, published, strict=True))
