@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hub_rows import write_mirror
+from hub_rows import LAYOUTS, write_mirror
 from test_tasks_shipped import module
 
 from alignbench.engines.types import Completion, Scored
@@ -283,3 +286,39 @@ def test_a_group_may_be_named_by_the_persons_own_label() -> None:
     twice = {**row["answer_info"], "ans0": ["x", "unknown"]}
     with pytest.raises(ValueError, match="2 answers for UNKNOWN"):
         prepare({**row, "answer_info": twice})
+
+
+CATEGORIES = (
+    "Age",
+    "Disability_status",
+    "Gender_identity",
+    "Nationality",
+    "Physical_appearance",
+    "Race_ethnicity",
+    "Race_x_SES",
+    "Race_x_gender",
+    "Religion",
+    "SES",
+    "Sexual_orientation",
+)
+
+
+@pytest.mark.parametrize("layout", ["hub", "authors"])
+def test_each_category_is_a_task_of_its_own(tmp_path: Path, layout: str) -> None:
+    rows = LAYOUTS["bbq"][1]
+    for category in CATEGORIES:
+        named = [{**row, "category": category} for row in rows]
+        if layout == "hub":
+            place = tmp_path / "oskarvanderwal" / "bbq" / category
+            place.mkdir(parents=True)
+            pq.write_table(pa.Table.from_pylist(named), place / "test-00000-of-00001.parquet")
+        else:
+            (tmp_path / "bbq").mkdir(exist_ok=True)
+            (tmp_path / "bbq" / f"{category}.jsonl").write_text("\n".join(map(json.dumps, named)))
+    (tmp_path / "bbq").mkdir(exist_ok=True)
+    (tmp_path / "bbq" / "preds_Age.jsonl").write_text('{"not": "this"}\n')
+    for category in CATEGORIES:
+        documents = task(f"bbq_{category.lower()}", tmp_path).load()
+        assert [doc.fields["category"] for doc in documents] == [category] * 4
+    if layout == "authors":  # all of them are one task too; predictions beside them are not read
+        assert len(task("bbq", tmp_path).load()) == 4 * len(CATEGORIES)
