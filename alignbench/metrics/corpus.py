@@ -18,13 +18,16 @@ Vector = Sequence[float]
 
 @dataclass(frozen=True)
 class CorpusMetric:
-    """A statistic of sums. ``statistics`` has the signature of its kind's other metrics and gives one
-    document's k numbers, or None where the measurement failed; ``combine`` turns k sums into the figure, or
-    None where it has no value (nothing to divide by). ``ideal``: the best value where neither end is.
-    ``bounds``: its range."""
+    """A statistic of sums.
 
-    statistics: Callable[..., Vector | None]
+    ``statistics`` has the signature of its kind's other metrics and gives one document's k numbers, or None
+    where the measurement failed; it is None where a task's own function has to give them. ``combine`` turns k
+    sums into the figure, or None where that has no value (nothing to divide by). ``ideal``: the best value
+    where neither end is. ``bounds``: the figure's range; linearised values may lie outside it.
+    """
+
     combine: Callable[[Vector], float | None]
+    statistics: Callable[..., Vector | None] | None = None
     higher_is_better: bool | None = True
     ideal: float | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -56,7 +59,7 @@ def linearise(
     Returns:
         n values, in order. One document alone has no variance and gets θ. Where θ has no value all are None;
         so also where the statistic has none without some one document: it hangs on that document, and its
-        sampling error cannot be told.
+        sampling error cannot be told. Values may lie outside the statistic's own range.
     """
     kept = [index for index, vector in enumerate(statistics) if vector is not None and _finite(vector)]
     values: list[float | None] = [None] * len(statistics)
@@ -112,6 +115,20 @@ def f1_of(sums: Vector) -> float | None:
 def counts(said: bool, is_so: bool) -> tuple[float, float, float]:
     """(TP, FP, FN) of one document: what was ``said`` of it, and what ``is_so``."""
     return float(said and is_so), float(said and not is_so), float(is_so and not said)
+
+
+def moments(x: float, y: float) -> tuple[float, ...]:
+    """One pair's part in a correlation: (1, x, y, x², y², xy)."""
+    return 1.0, x, y, x * x, y * y, x * y
+
+
+def correlation_of(sums: Vector) -> float | None:
+    """Pearson's r from the sums of ``moments``. None where x or y does not vary."""
+    n, x, y, xx, yy, xy = sums
+    spread_x, spread_y = _less(n * xx, x * x), _less(n * yy, y * y)
+    if spread_x <= 0 or spread_y <= 0:
+        return None
+    return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(spread_x * spread_y)))
 
 
 def _leave_one_out(
