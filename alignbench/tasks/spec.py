@@ -104,6 +104,7 @@ class MetricSpec(_Part):
 class TaskSpec(_Part):
     """A task file, checked. Templates are sandboxed Jinja; they see a row's fields, and the whole as ``row``.
 
+    ``where`` is a Jinja expression; the rows for which it does not hold are no documents of the task.
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
@@ -120,6 +121,7 @@ class TaskSpec(_Part):
     data: DataSpec | None = None
     documents: str | None = Field(default=None, pattern=FUNCTION)
     prepare: str | None = Field(default=None, pattern=FUNCTION)
+    where: str | None = Field(default=None, min_length=1)
     doc_id: str | None = None
     cluster: str | None = None
     instruction: str | None = Field(default=None, min_length=1)
