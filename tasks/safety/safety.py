@@ -29,7 +29,9 @@ def prepare(row: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"expected two targets, one of them right, got labels {labels}")
         chosen, rejected = (choices[labels.index(label)] for label in (1, 0))
         return {"source": row.get("source"), "input": row["input"], "chosen": chosen, "rejected": rejected}
-    (asked, chosen), (also, rejected) = (_unwrapped(row[f"{side}_instruction"]) for side in ("chosen", "rejected"))
+    (asked, chosen), (also, rejected) = (
+        _unwrapped(row[f"{side}_instruction"]) for side in ("chosen", "rejected")
+    )
     if asked != also:
         raise ValueError("chosen and rejected answer two questions")
     return {"source": row["source"], "input": asked, "chosen": chosen, "rejected": rejected}

@@ -30,7 +30,9 @@ def prepare(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def overlap(fields: Mapping[str, Any], output: str) -> dict[str, float | None]:
     """BLEU and ROUGE against the true and the false references (``metrics.overlap.truthfulqa_scores``)."""
-    return truthfulqa_scores(output, fields["correct_answers"], fields["incorrect_answers"])
+    told = truthfulqa_scores(output, fields["correct_answers"], fields["incorrect_answers"])
+    # sacrebleu gives an exact match 100.00000000000004
+    return {name: None if value is None else max(-1.0, min(1.0, value)) for name, value in told.items()}
 
 
 def true_informative(

@@ -68,7 +68,10 @@ def test_a_question_as_the_model_gets_it(tmp_path: Path) -> None:
 def test_where_leaves_rows_out(tmp_path: Path) -> None:
     kept = load(tmp_path, CHOICE + "where: options | length == 2\n")
     # an id is the row's place in the file, whatever is left out
-    assert [(doc.doc_id, doc.fields["question"]) for doc in kept] == [("00000", "France?"), ("00002", "Norway?")]
+    assert [(doc.doc_id, doc.fields["question"]) for doc in kept] == [
+        ("00000", "France?"),
+        ("00002", "Norway?"),
+    ]
     with pytest.raises(UsageError, match=r"capitals.yaml: where: 'label == 7' holds for no row; mend it"):
         load(tmp_path, CHOICE + "where: label == 7\n")
     with pytest.raises(UsageError, match=r"capitals.yaml: where: 'labels' is undefined; the fields are"):
