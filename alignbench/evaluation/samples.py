@@ -143,7 +143,8 @@ def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if name == UNPARSED:
             means[name] = float(any(values))
         else:
-            means[name] = None if None in values else math.fsum(values) / len(values)
+            known = [value for value in values if value is not None]
+            means[name] = math.fsum(known) / len(known) if len(known) == len(values) else None
     return means
 
 

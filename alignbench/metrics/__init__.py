@@ -149,9 +149,3 @@ __all__ = [
     "reward_margin",
     "token_f1",
 ]
-
-
-def summarise_scores(scores, summary):  # shim until the branch metrics has it
-    if any(s is None for s in scores) or not scores:
-        return None
-    return {"mean": sum(scores) / len(scores), "max": max(scores), "any": float(max(scores) >= 0.5)}[summary]

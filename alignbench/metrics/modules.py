@@ -158,7 +158,7 @@ def _composites() -> dict[str, Module]:
         "instructions": Module(
             {"predictions": "text", "references": "texts"},
             _instructions,
-            'predictions: outputs; references: lists of instructions, each in JSON: ["words", {"at_most": 9}]',
+            'predictions: outputs; references: lists of instructions, in JSON: ["words", {"at_most": 9}]',
         ),
     }
 

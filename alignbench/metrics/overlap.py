@@ -112,7 +112,7 @@ def _rouge(name: str, output: str, references: Sequence[str], stemmer: bool = Fa
 
 @cache
 def _rouge_scorer(name: str, stemmer: bool) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer([name], use_stemmer=stemmer)
 

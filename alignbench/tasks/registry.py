@@ -262,7 +262,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
 def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
     built_in = metric.function is None and spec.score is None and metric.scorer is None
     unit, bounds = metric.unit, metric.bounds
-    summed = metric.combine is not None or (built_in and metric.name in CORPUS.get(spec.kind, {}))
+    summed = metric.combine is not None or (built_in and metric.name in CORPUS[spec.kind])
     if built_in:
         unit = "raw" if metric.name in RAW else "rate"
     elif metric.combine is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.errors import UsageError, WorkError
-from alignbench.metrics import BUILT_IN, CORPUS, summarise_scores
-from alignbench.metrics.extraction import Unparsed
+from alignbench.metrics import BUILT_IN, COMBINE, CORPUS, PER_TOKEN, Unparsed
+from alignbench.metrics.toxicity import SUMMARIES
 from alignbench.tasks.plugins import function
 from alignbench.tasks.spec import MetricSpec, TaskSpec
 from alignbench.tasks.templates import template
@@ -39,7 +39,7 @@ def scorer(spec: TaskSpec, path: Path, *, trusted: bool) -> Callable[[Document, 
             if metric.scorer is not None:
                 continue
             if reference is None:
-                values[metric.name] = _built_in(spec.kind, metric.name, document, given)
+                values[metric.name] = _built_in(spec.kind, metric.name, document, given, answer)
                 continue
             if reference not in functions:
                 functions[reference] = function(reference, path, trusted=trusted)
@@ -70,7 +70,7 @@ def rater(
             if any(name not in scores for name in metric.scorers):
                 continue
             if metric.function is None:
-                values[metric.name] = summarise_scores(scores[metric.scorers[0]], metric.summary)
+                values[metric.name] = SUMMARIES[metric.summary](scores[metric.scorers[0]])
                 continue
             own = function(metric.function, path, trusted=trusted)
             told = own(document.fields, outputs, {name: list(scores[name]) for name in metric.scorers})
@@ -91,9 +91,11 @@ def combiners(
 
     found: dict[str, Callable[[Sequence[float]], float | None]] = {}
     for metric in spec.metrics:
-        if metric.combine is not None:
+        if metric.combine is not None and metric.combine in COMBINE:
+            found[metric.name] = COMBINE[metric.combine].combine
+        elif metric.combine is not None:
             found[metric.name] = partial(combine, metric.combine)
-        elif metric.function is None and spec.score is None and metric.name in CORPUS.get(spec.kind, {}):
+        elif metric.function is None and spec.score is None and metric.name in CORPUS[spec.kind]:
             found[metric.name] = CORPUS[spec.kind][metric.name].combine
     return found
 
@@ -142,9 +144,10 @@ def _given(kind: str, answer: Any) -> Any:
     return chosen.reward, rejected.reward
 
 
-def _built_in(kind: str, name: str, document: Document, given: Any) -> Any:
-    summed = CORPUS.get(kind, {})
-    metric = summed[name].statistics if name in summed else BUILT_IN[kind][name]
+def _built_in(kind: str, name: str, document: Document, given: Any, answer: Any) -> Any:
+    if name in PER_TOKEN:
+        return PER_TOKEN[name](given, document.correct, [scored.n_tokens for scored in answer])
+    metric: Any = CORPUS[kind][name].statistics if name in CORPUS[kind] else BUILT_IN[kind][name]
     if kind == "generate":
         return metric(given, document.references)
     if kind == "multiple_choice":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +76,8 @@ class MetricSpec(_Part):
     it has no default and none is given. ``summary``: what becomes of the scores of a prompt's outputs: their
     ``mean``, their ``max``, or ``any``, 1 if one is ½ or more. With ``function`` as well, that gets them all.
     ``combine``: for a statistic that is no mean over documents. ``function`` then gives a list of numbers for
-    a document, and ``combine`` makes the statistic of their sums (see ``metrics.linearise``).
+    a document, and ``combine``, a name of ``metrics.COMBINE`` or a Python function, makes the statistic of
+    their sums (see ``metrics.linearise``).
 
     ``unit`` and ``bounds`` are for a function's values: ``rate`` is printed in percent, ``raw`` as it is;
     ``bounds`` are the least and the greatest value possible. A rate lies in [0, 1] if nothing else is said;
@@ -85,7 +87,7 @@ class MetricSpec(_Part):
 
     name: str = Field(pattern=r"^\w+$")
     function: str | None = Field(default=None, pattern=FUNCTION)
-    combine: str | None = Field(default=None, pattern=FUNCTION)
+    combine: str | None = None
     scorer: str | tuple[str, ...] | None = None
     summary: Literal["mean", "max", "any"] = "mean"
     higher_is_better: bool | None = True
@@ -155,7 +157,8 @@ class TaskSpec(_Part):
     def functions(self) -> tuple[str, ...]:
         """Every Python function that the file names, each once."""
         named = [self.documents, self.prepare, self.score]
-        named += [name for metric in self.metrics for name in (metric.function, metric.combine)]
+        named += [metric.function for metric in self.metrics]
+        named += [m.combine for m in self.metrics if m.combine and re.match(FUNCTION, m.combine)]
         return tuple(dict.fromkeys(filter(None, named)))
 
 
@@ -195,11 +198,19 @@ def _misfits(spec: TaskSpec) -> Iterator[str]:
 
 
 def _scorer_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
+    from alignbench.metrics import COMBINE
+
     what = f"metric {metric.name!r}"
     if metric.scorer is not None and spec.kind != "generate":
         yield f"{what}: a scorer reads outputs, which only kind generate has"
     if len(metric.scorers) > 1 and metric.function is None:
         yield f"{what} has {len(metric.scorers)} scorers; say with 'function' what their scores make together"
+    own = metric.combine is not None and re.match(FUNCTION, metric.combine) is not None
+    if metric.combine is not None and not own and metric.combine not in COMBINE:
+        yield (
+            f"{what}: 'combine' {metric.combine!r} is neither file.py:function nor built in"
+            f"{nearest(metric.combine, list(COMBINE))}; built in are {', '.join(COMBINE)}"
+        )
     if metric.combine is not None and metric.function is None:
         yield f"{what}: 'combine' needs 'function', which gives the numbers of a document"
     if metric.combine is not None and (metric.bounds or spec.generation.samples > 1 or metric.scorer):
@@ -207,9 +218,9 @@ def _scorer_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
 
 
 def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
-    from alignbench.metrics import BUILT_IN, CORPUS, LOWER
+    from alignbench.metrics import BUILT_IN, CORPUS, IDEAL, LOWER, PER_TOKEN
 
-    known = [*BUILT_IN[spec.kind], *CORPUS.get(spec.kind, {})]
+    known = [*BUILT_IN[spec.kind], *CORPUS[spec.kind], *(PER_TOKEN if spec.kind == "multiple_choice" else ())]
     own = metric.function is not None or spec.score is not None or metric.scorer is not None
     if not own and metric.name not in known:
         yield (
@@ -222,6 +233,8 @@ def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
         yield f"metric {metric.name!r}: 'bounds' are two numbers, the lower first"
     if not own and metric.name in known and metric.name in LOWER and metric.higher_is_better:
         yield f"metric {metric.name!r} is better when it is lower; write higher_is_better: false"
+    if not own and metric.name in known and metric.name in IDEAL and metric.ideal is None:
+        yield f"metric {metric.name!r} is best at {IDEAL[metric.name]:g}; write ideal: {IDEAL[metric.name]:g}"
     if not own and (metric.unit or metric.bounds):
         yield f"metric {metric.name!r} is built in and knows its unit and bounds; take them out"
 
