@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Published:
-    """A file's rows, its models and prompt types in their order, and its columns of scores."""
+    """A file's rows, its models and prompt types in their order, and its columns of scores in [0, 1]."""
 
     name: str
     rows: tuple[Row, ...]
@@ -82,7 +82,7 @@ def read_published(path: Path) -> Published:
     name = re.sub(r"(_samples)?\.csv(\.gz)?$", "", path.name)
     context, output = (_first(columns, names, path) for names in (CONTEXTS, OUTPUTS))
     reference = next((column for column in REFERENCES if column in columns), None)
-    scores = tuple(c for c in columns if c.lower() not in NO_SCORES and all(_number(r[c]) for r in found))
+    scores = tuple(c for c in columns if c.lower() not in NO_SCORES and all(_share(r[c]) for r in found))
     bars = name.startswith(WITH_ALTERNATIVES)
     seen: Counter[tuple[str, ...]] = Counter()
     rows = []
@@ -215,7 +215,7 @@ def _own_tasks(published: Published, folder: Path) -> tuple[dict[str, str], dict
     for prompt in published.prompts:
         name = f"{published.name}_{re.sub(r'[^a-z0-9]+', '_', prompt.lower()).strip('_')}"
         metrics: list[dict[str, Any]] = [{"name": metric} for metric in metrics_of(published)]
-        metrics += [{"name": f"published_{s}", "scorer": s, "unit": "raw"} for s in published.scores]
+        metrics += [{"name": f"published_{s}", "scorer": s} for s in published.scores]
         spec = {
             "task": name,
             "area": "nlp",
@@ -249,12 +249,12 @@ def _first(columns: Sequence[str], names: Sequence[str], path: Path) -> str:
     return found
 
 
-def _number(text: str) -> bool:
+def _share(text: str) -> bool:
+    """Whether it is a number in [0, 1], or blank: then it was not measured."""
     try:
-        float(text or 0)
+        return not text.strip() or 0 <= float(text) <= 1
     except ValueError:
         return False
-    return True
 
 
 def _digest(*parts: str) -> str:
