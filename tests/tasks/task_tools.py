@@ -32,7 +32,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def scored(
     task: Task,
     outputs: Sequence[str | tuple[str, ...]],
-    scores: Mapping[str, Sequence[float | None | Sequence[float | None]]] | None = None,
+    scores: Mapping[str, Sequence[float | Sequence[float | None] | None]] | None = None,
 ) -> list[Sample]:
     """The outputs of the task's documents, scored with ``scores`` (scorer → one a document, or one for each
     of its outputs) at hand."""
