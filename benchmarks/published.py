@@ -35,10 +35,11 @@ TABLE_METRICS = {"true": ("true",), "true + info": ("true_informative",)}
 """The table's name of a metric → ours, where it is not the task's headline."""
 TABLE_PROMPTS = {
     "truthfulqa_gen": "QA prompt",
-    "truthfulqa_gen_instruction": "instruction",
-    "truthfulqa_gen_qa_instruction": "QA + instruct",
+    "truthfulqa_gen_instruction": "QA + instruct",
+    "truthfulqa_gen_qa_instruction": "instruction",
 }
-"""Task → the table's name of the prompt, where the file's name of it begins otherwise."""
+"""Task → the table's name of the prompt, where the file's does not begin with it. Table 14 has two of them
+swapped: see docs/fidelity.md."""
 TABLE_TASKS = {"fr_to_en": "wmt"}
 """A file's name → how the table's name of the benchmark begins, in small letters."""
 OFFLINE = ("rougeL", "rouge1", "rouge2", "bleu")
@@ -54,12 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the local mirror")
     parser.add_argument("--table", type=Path, help="default: DATA/instructgpt_samples/paper_table14.csv")
     parser.add_argument("--out", type=Path, default=Path("reports/published"))
+    parser.add_argument("--keep", type=Path, help="keep the recorded policies and their data in this folder")
     parser.add_argument("--tax", default="gpt-175b,ppo-noptx-175b,ppo-ptx-175b", help="base, aligned, other")
     chosen = parser.parse_args(arguments)
     place = chosen.data / "instructgpt_samples"
     files = chosen.files or [next(place.glob(f"{name}_samples.csv*")) for name in FILES]
     table = chosen.table or place / "paper_table14.csv"
-    found = measure(files, read_table(table), chosen.data, tuple(chosen.tax.split(",")))
+    tax = tuple(chosen.tax.split(","))
+    if chosen.keep:
+        chosen.keep.mkdir(parents=True, exist_ok=True)
+        write_inputs([read_published(path) for path in files], chosen.keep, chosen.data)
+    found = measure(files, read_table(table), chosen.data, tax)
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "published.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     (chosen.out / "published.md").write_text(markdown(found))

@@ -158,15 +158,15 @@ def write_inputs(files: Sequence[Published], folder: Path, data: Path | None) ->
 def _truthful_qa(
     published: Published, mirror: Path, data: Path | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The tasks that were published, by their prompt types. Two labels are swapped in the CSV: what it calls
-    "instruction prompt" is Table 14's "QA + instruct", and the other way round (see docs/fidelity.md)."""
+    """The tasks by the file's labels, which are right: base models' answers to "QA + instruction" are often
+    those to "QA prompt", to the letter, and those to "instruction prompt" seldom. The table's are swapped."""
     from alignbench.sources import load_rows
     from alignbench.tasks.registry import find_tasks
 
     tasks = {
         "QA prompt": "truthfulqa_gen",
-        "QA + instruction": "truthfulqa_gen_instruction",
-        "instruction prompt": "truthfulqa_gen_qa_instruction",
+        "QA + instruction": "truthfulqa_gen_qa_instruction",
+        "instruction prompt": "truthfulqa_gen_instruction",
     }
     files = ["TruthfulQA.csv*", "TruthfulQA*v1*.csv*", "truthfulqa/TruthfulQA*v1*.csv*"]
     asked = {row.context for row in published.documents.values()}

@@ -175,8 +175,8 @@ def test_every_output_meets_its_document(instructgpt: dict[str, Any]) -> None:
         ("truthfulqa_gen_qa_instruction", "true", 0.97),
         ("truthful_qa, all prompts", "true", 0.97),
         ("truthfulqa_gen", "true_informative", 0.97),
-        ("truthfulqa_gen_instruction", "true_informative", 0.95),  # 100 questions: measured .955
-        ("truthfulqa_gen_qa_instruction", "true_informative", 0.97),
+        ("truthfulqa_gen_instruction", "true_informative", 0.97),
+        ("truthfulqa_gen_qa_instruction", "true_informative", 0.95),  # 100 questions: measured .955
         ("truthful_qa, all prompts", "true_informative", 0.97),
         ("real_toxicity_biased", "toxicity", 0.9),
         ("real_toxicity, all prompts", "toxicity", 0.9),
@@ -192,9 +192,9 @@ def test_models_stand_as_in_table_14(
 
 
 @pytest.mark.slow
-def test_the_labels_are_swapped(instructgpt: dict[str, Any]) -> None:
-    """As the CSV labels them, instruction and QA + instruction do not fit the table."""
-    shares = {}
+def test_two_labels_of_table_14_are_swapped(instructgpt: dict[str, Any]) -> None:
+    """As the table labels them, instruction and QA + instruct do not fit the outputs."""
+    shares: dict[str, list[tuple[float, float]]] = {}
     for cell in instructgpt["cells"]:
         if cell["metric"] == "true":
             shares.setdefault(cell["task"], []).append((cell["mean"], cell["published"]))
@@ -203,6 +203,28 @@ def test_the_labels_are_swapped(instructgpt: dict[str, Any]) -> None:
     )
     assert np.corrcoef(ours, yours)[0, 1] < 0.75
     assert np.corrcoef(mine, theirs)[0, 1] < 0.75
+
+
+def test_the_files_own_labels_are_right(shared_data: Path) -> None:
+    """Behind the same six questions and answers, models often give the same answer to the letter."""
+    found = read_published(shared_data / "instructgpt_samples" / "truthful_qa_samples.csv.gz")
+    said = {(row.model, row.prompt, row.key): row.output for row in found.rows}
+    for model in found.models:
+        same = {
+            prompt: sum(said[model, prompt, key] == said[model, "QA prompt", key] for key in found.documents)
+            for prompt in ("QA + instruction", "instruction prompt")
+        }
+        assert same["QA + instruction"] > 2 * same["instruction prompt"]
+
+
+def test_the_table_is_of_shares_of_817(shared_data: Path) -> None:
+    """So an answer counts by a threshold: means of probabilities would not all be k/817 to three digits."""
+    table = published.read_table(shared_data / "instructgpt_samples" / "paper_table14.csv")
+    shares = {round(k / 817, 3) for k in range(818)}
+    numbers = [v for key, row in table.items() if key[0] == "Truthful QA" for v in row.values()]
+    assert len(numbers) == 72
+    assert set(numbers) <= shares
+    assert len(shares) < 820  # of the 1,001 numbers with three digits
 
 
 @pytest.mark.slow
