@@ -143,10 +143,10 @@ def test_truthfulqa_true_answers_win_on_the_real_questions(shared_data: Path) ->
 @pytest.mark.slow
 def test_what_the_scores_are_worth_against_the_published_judge(shared_data: Path) -> None:
     """InstructGPT's published answers: our score against the paper's judge's probability of being true."""
+    from scipy.stats import mannwhitneyu
 
-    with gzip.open(
-        shared_data / "truthfulqa" / "TruthfulQA_v1_817.csv.gz", "rt", encoding="utf-8-sig"
-    ) as file:
+    path = shared_data / "truthfulqa" / "TruthfulQA_v1_817.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
         questions = {row["Question"].strip(): row for row in csv.DictReader(file)}
     with gzip.open(shared_data / "instructgpt_samples" / "truthful_qa_samples.csv.gz", "rt") as file:
         samples = list(csv.DictReader(file))[::6]
