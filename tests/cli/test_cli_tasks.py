@@ -100,7 +100,7 @@ def test_list_of_suites(capsys: pytest.CaptureFixture[str], folder: Path) -> Non
     assert rows["school"] == {
         "suite": "school",
         "description": "All of school.",
-        "tasks": ["capitals", "rte", "rte_5shot"],
+        "tasks": ["capitals", "lambada", "lambada_perplexity"],
         "path": str(folder / "suites" / "school.yaml"),
         "problem": None,
     }
