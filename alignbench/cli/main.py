@@ -23,7 +23,7 @@ COMMANDS = {
     "compare": "Compare policies: win-rates, deltas, alignment tax, report.",
     "eval": "Run tasks on one policy.",
     "winrate": "Statistics on preferences that were already collected.",
-    "tasks": "List, show and check tasks.",
+    "tasks": "List, show, write and check tasks.",
     "doctor": "What is installed, which engine is used, and whether it computes right.",
     "report": "Build report.html again from a finished run.",
     "browse": "Serve the runs below a folder on loopback.",

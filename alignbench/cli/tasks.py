@@ -1,7 +1,8 @@
-"""``alignbench tasks``: list, show and check tasks."""
+"""``alignbench tasks``: list, show, write and check tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ DATA = click.option(
     envvar="ALIGNBENCH_DATA",
     help="Local mirror of data sets, looked up before the hub.",
 )
+KINDS = ("generate", "multiple_choice", "loglikelihood", "preference")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 EPILOG = """\b
@@ -30,13 +32,14 @@ Examples:
   alignbench tasks list
   alignbench tasks show truthfulqa_mc1 --data DIR
   alignbench tasks show truthfulqa_mc1 --data DIR --docs --json
+  alignbench tasks new riddles
   alignbench tasks check my_tasks/
 """
 
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """List, show and check tasks.
+    """List, show, write and check tasks.
 
     A task is a YAML file in a folder named after its family: shipped, in a --tasks-dir, or in a package
     with an entry point in the group alignbench.tasks.
@@ -44,34 +47,49 @@ def command() -> None:
 
 
 @command.command("list")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--suites", "only_suites", is_flag=True, help="List the suites instead, with their tasks.")
 @DIRS
 @JSON
-def list_(tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
-    """List every task that is found, by family, broken ones marked.
+def list_(selectors: tuple[str, ...], only_suites: bool, tasks_dirs: tuple[Path, ...], as_json: bool) -> None:
+    """List every task that is found, by family, with its suites; broken ones are marked.
 
-    A name, a family, a suite or a glob can be given to --tasks.
+    SELECTOR is what can be given to --tasks: a task, a suite, a family or a glob. Default: all.
 
     \b
     Examples:
       alignbench tasks list
+      alignbench tasks list nlp 'truthfulqa_*'
+      alignbench tasks list --suites
       alignbench tasks list --tasks-dir my_tasks --json
     """
-    from alignbench.tasks.registry import list_entries
+    from alignbench.tasks.registry import look, select
 
-    entries = list_entries(tasks_dirs)
+    registry = look(tasks_dirs)
+    if only_suites:
+        rows = [_suite_row(suite, registry) for suite in registry.suites]
+        unknown = [name for name in selectors if name not in {row["suite"] for row in rows}]
+        if unknown:
+            from alignbench.errors import UsageError, nearest
+
+            near = nearest(unknown[0], [row["suite"] for row in rows])
+            raise UsageError(f"no suite {unknown[0]!r}{near}; see 'alignbench tasks list --suites'")
+        rows = [row for row in rows if not selectors or row["suite"] in selectors]
+        if as_json:
+            _print_json(rows)
+        else:
+            _print_suites(rows, with_tasks=True)
+        return
+    wanted = [part.strip() for name in selectors for part in name.split(",") if part.strip()]
+    chosen = {entry.path: entry for name in wanted for entry in select(name, registry)}
+    entries = list(chosen.values()) if wanted else registry.entries
     if as_json:
         _print_json([_row(entry) for entry in entries])
         return
-    width = max((len(entry.name) for entry in entries), default=4)
-    family = None
-    for entry in sorted(entries, key=lambda entry: entry.family):
-        if entry.family != family:
-            click.echo(entry.family if family is None else f"\n{entry.family}")
-            family = entry.family
-        area, words = (
-            ("broken", entry.problem) if entry.spec is None else (entry.spec.area, entry.spec.description)
-        )
-        click.echo(f"  {entry.name:{width}}  {area:13}  {words}")
+    _print_entries(entries)
+    if not wanted and registry.suites:
+        click.echo("\nSuites (--suites lists their tasks)")
+        _print_suites([_suite_row(suite, registry) for suite in registry.suites])
 
 
 @command.command()
@@ -123,12 +141,57 @@ def show(
             for row in rows:
                 click.echo(f"{row['doc_id']}\t{' '.join(str(row['prompt']).split())[-100:]}")
         return
+    from alignbench.judges.scorers import asked_of
+
     facts = describe(found[0])
+    facts["scorers"] = asked_of(found[0])
     facts["prompt"] = render(found[0], policy, doc_id=doc, seed=seed)
     if as_json:
         _print_json(facts)
     else:
-        _print_facts(facts)
+        from alignbench.cli.task_facts import print_facts
+
+        print_facts(facts)
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default=KINDS[0],
+    show_default=True,
+    help="What is asked of a model: a text, one of several choices, the likelihood of a text, or (of a "
+    "reward model) which of two answers is better.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("my_tasks"),
+    show_default=True,
+    metavar="DIR",
+    help="The folder to write into; its name is the task's family.",
+)
+def new(name: str, kind: str, folder: Path) -> None:
+    """Write a first task NAME: a commented task file and a few invented rows, which run at once.
+
+    \b
+    Examples:
+      alignbench tasks new riddles
+      alignbench tasks new exam --kind multiple_choice --dir my_tasks
+    """
+    import shlex
+
+    from alignbench.tasks.starter import write_starter
+
+    path, rows = write_starter(name, kind, folder)
+    at, where = shlex.quote(name), shlex.quote(str(folder))
+    policy = "REWARD_MODEL" if kind == "preference" else "pocket"
+    click.echo(f"{path}\n{rows}\n\nPut your own rows and words in; then")
+    click.echo(f"  alignbench tasks check {shlex.quote(str(path))}")
+    click.echo(f"  alignbench tasks show {at} --tasks-dir {where}")
+    click.echo(f"  alignbench eval {policy} --tasks {at} --tasks-dir {where}")
 
 
 @command.command()
@@ -136,7 +199,7 @@ def show(
 @DATA
 @JSON
 def check(path: Path, mirror: Path | None, as_json: bool) -> None:
-    """Check a task file, or every one below a folder, and name all problems.
+    """Check a task or suite file, or every one below a folder, and name all problems.
 
     Documents are loaded and rendered where the data is at hand: generated, beside the task file, or
     in --data.
@@ -160,6 +223,58 @@ def check(path: Path, mirror: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(2)
 
 
+def _print_entries(entries: Sequence[Any]) -> None:
+    """One line a task, by family."""
+    rows = [
+        ("broken", "", entry.problem)
+        if entry.spec is None
+        else (entry.spec.area, ", ".join(entry.suites), entry.spec.description)
+        for entry in entries
+    ]
+    widths = [max((len(entry.name) for entry in entries), default=0)]
+    widths += [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+    family = None
+    for entry, (area, suites, words) in sorted(zip(entries, rows), key=lambda pair: pair[0].family):
+        if entry.family != family:
+            click.echo(entry.family if family is None else f"\n{entry.family}")
+            family = entry.family
+        _line([entry.name, area, suites], widths, words)
+
+
+def _print_suites(rows: Sequence[dict[str, Any]], with_tasks: bool = False) -> None:
+    import textwrap
+
+    counts = [f"{len(row['tasks'])} task{'' if len(row['tasks']) == 1 else 's'}" for row in rows]
+    widths = [max(len(row["suite"]) for row in rows), max(map(len, counts))] if rows else []
+    for row, count in zip(rows, counts):
+        state, words = ("broken", row["problem"]) if row["problem"] else (count, row["description"])
+        _line([row["suite"], state], widths, words)
+        for line in textwrap.wrap(", ".join(row["tasks"]), 100, break_on_hyphens=False) if with_tasks else ():
+            click.echo(f"    {line}")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], words: str) -> None:
+    """Aligned cells and a sentence, which is cut to fit a terminal (not a pipe or a file)."""
+    import shutil
+    import sys
+
+    text = "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths)), words])
+    width = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and len(text) > width:
+        text = text[: width - 1] + "…"
+    click.echo(text.rstrip())
+
+
+def _suite_row(suite: Any, registry: Any) -> dict[str, Any]:
+    return {
+        "suite": suite.name,
+        "description": suite.description,
+        "tasks": [entry.name for entry in registry.entries if suite.name in entry.suites],
+        "path": str(suite.path),
+        "problem": suite.problem,
+    }
+
+
 def _row(entry: Any) -> dict[str, Any]:
     spec = entry.spec
     return {
@@ -174,145 +289,6 @@ def _row(entry: Any) -> dict[str, Any]:
         "path": str(entry.path),
         "problem": entry.problem,
     }
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    import shutil
-    import textwrap
-
-    prompt = facts.pop("prompt")
-    shown = {key.replace("_", " "): value for key, value in facts.items() if key != "metrics"}
-    shown |= {f"metric {metric['name']}": _metric_words(metric) for metric in facts["metrics"]}
-    width = max(60, min(110, shutil.get_terminal_size().columns))
-    for key, value in shown.items():
-        if value in (None, "", [], {}, False):
-            continue
-        if isinstance(value, dict):
-            value = ", ".join(f"{part} {inner!r}" for part, inner in value.items() if inner not in ((), []))
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        text = "yes" if value is True else str(value)
-        start, rest = f"{key:22} ", " " * 23
-        # a path or a hash is to be copied, so it is not broken
-        for line in textwrap.wrap(
-            text,
-            width,
-            initial_indent=start,
-            subsequent_indent=rest,
-            break_long_words=False,
-            break_on_hyphens=False,
-        ):
-            click.echo(line)
-    if "requests" in prompt:
-        _print_requests(prompt)
-        return
-    click.echo(f"\n--- the prompt of document {prompt['doc_id']}, between the bars\n|{prompt['text']}|")
-    for text in prompt["continuations"]:
-        click.echo(f"--- then\n|{text}|")
-
-
-def _print_requests(prompt: dict[str, Any]) -> None:
-    """What reaches the model; a context that several requests have in common is printed once."""
-    click.echo(f"\n--- what reaches {prompt['policy']} of document {prompt['doc_id']}")
-    if "endpoint" in prompt:
-        _print_sent(prompt)
-        return
-    for key, value in _how(prompt):
-        click.echo(f"{key:22} {value}")
-    context: list[int] = []
-    for number, request in enumerate(prompt["requests"], 1):
-        ids, tokens, start = request["token_ids"], request["tokens"], request["start"]
-        lost = f", {request['cut']} more are cut on the left" if request["cut"] else ""
-        click.echo(f"\n--- {request['kind']} {number} of {len(prompt['requests'])}: {len(ids)} tokens{lost}")
-        if ids[:start] == context:
-            click.echo(f"the same {start} tokens of context")
-        else:
-            context = ids[:start]
-            click.echo(f"|{_visible(request['text'])}|")
-            _print_tokens(tokens[:start], context)
-        if start < len(ids):
-            click.echo(f"the continuation, from token {start} on:")
-            _print_tokens(tokens[start:], ids[start:])
-
-
-def _print_sent(prompt: dict[str, Any]) -> None:
-    """What a server gets: text, as its tokenizer is not here."""
-    endpoint = prompt["endpoint"] or "completions where the server has them, else chat"
-    rows = [("endpoint", f"{endpoint} (chat_template={prompt['chat_template']})")]
-    if prompt["endpoint"] == "chat":
-        rows.append(("template", "the server's own: it makes a text of the prompt, which is the user's turn"))
-    else:
-        rows.append(("BOS", "what the server puts in front of every text"))
-    rows += _text_rows(prompt)
-    for key, value in rows:
-        click.echo(f"{key:22} {value}")
-    context = None
-    for number, request in enumerate(prompt["requests"], 1):
-        text, start = request["text"], request["start"]
-        click.echo(f"\n--- {request['kind']} {number} of {len(prompt['requests'])}: {len(text)} characters")
-        if text[:start] == context:
-            click.echo("the same context")
-        else:
-            context = text[:start]
-            click.echo(f"|{_visible(context)}|")
-        if start < len(text):
-            click.echo(f"the continuation:\n|{_visible(text[start:])}|")
-
-
-def _print_tokens(tokens: list[str], ids: list[int]) -> None:
-    click.echo(f"tokens: {' '.join(map(_visible, tokens))}\nids: {' '.join(map(str, ids))}")
-
-
-def _how(prompt: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the text and the ids come about, in words."""
-    template, front = prompt["chat_template"], prompt["in_front"]
-    reason = f"chat_template={template['choice']}"
-    if template["choice"] == "auto":
-        reason += f": the tokenizer has {'one' if template['has'] else 'none'}"
-    ids = ", ".join(map(str, front["token_ids"]))
-    if front["tokens"]:
-        bos = f"the tokenizer puts {' '.join(front['tokens'])} (id {ids}) in front"
-    else:
-        bos = "what the template writes" if template["used"] else "the tokenizer puts nothing in front"
-    length = prompt["context_length"]
-    cut = sum(bool(request["cut"]) for request in prompt["requests"])
-    fits = f"{cut} of {len(prompt['requests'])} requests are cut on the left" if cut else "all of it fits"
-    rows = [
-        ("chat template", f"{'on' if template['used'] else 'off'} ({reason})"),
-        ("BOS", bos),
-        ("context", f"{length} tokens; {fits}" if length else "no limit is known"),
-    ]
-    return rows + _text_rows(prompt)
-
-
-def _text_rows(prompt: dict[str, Any]) -> list[tuple[str, str]]:
-    """What of it is text, whatever runs the policy."""
-    sampling = prompt["sampling"]
-    rows = [("prefix", _visible(repr(prompt["prefix"])) if prompt["prefix"] else "none")]
-    if prompt["delimiter"] is not None:
-        rows.append(("delimiter", repr(prompt["delimiter"])))
-    if sampling is not None:
-        rest = ", ".join(f"{key} {value:g}" for key, value in sampling.items() if key != "stop")
-        rows += [("sampling", rest), ("stop strings", ", ".join(map(repr, sampling["stop"])) or "none")]
-    return rows
-
-
-def _visible(text: str) -> str:
-    """Text for a terminal: line breaks as they are, other control and invisible characters escaped."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def _metric_words(metric: dict[str, Any]) -> str:
-    """A metric's direction and levels, a rate in percent."""
-    direction = {True: "higher is better", False: "lower is better", None: "no better direction"}
-    words = [] if metric["ideal"] is not None else [direction[metric["higher_is_better"]]]
-    for key in ("ideal", "chance", "majority", "margin"):
-        if metric[key] is not None:
-            rate = metric["unit"] == "rate"
-            words.append(f"{key} {metric[key] * 100:.1f} %" if rate else f"{key} {metric[key]:g}")
-    if metric["bounds"] not in (None, (0.0, 1.0)):
-        words.append(f"from {metric['bounds'][0]:g} to {metric['bounds'][1]:g}")
-    return ", ".join(words)
 
 
 def _print_json(value: Any) -> None:

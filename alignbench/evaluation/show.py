@@ -17,7 +17,9 @@ from alignbench.tasks.types import Document, Task
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """The task's metadata, JSON-able, with the chance and majority levels that follow from its documents."""
+    """The task's metadata, JSON-able, with the chance and majority levels that follow from its documents.
+    ``headlines``: of these metrics the first whose scorers are at hand is the headline; ``requests``: what
+    the whole task asks of a policy."""
     documents = task.load()
     facts = {
         key: getattr(task, key)
@@ -31,11 +33,16 @@ def describe(task: Task) -> dict[str, Any]:
     return facts | {
         "documents": len(documents),
         "clusters": len({document.cluster for document in documents}),
+        "requests": sum(len(requests_of(task, document)) for document in documents),
+        "headlines": list(task.headlines),
         "metrics": metrics,
+        "samples": task.samples,
         "sampling": dict(task.sampling) if task.kind == "generate" else {},
         "suites": list(task.suites),
         "citation": task.citation,
         "licence": task.licence,
+        "canary": task.canary,
+        "do_not_train": task.do_not_train,
         "notes": task.notes,
         "path": str(task.path),
         "fingerprint": task.fingerprint,

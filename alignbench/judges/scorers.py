@@ -110,6 +110,22 @@ def choose_scorers(texts: Sequence[str], tasks: Sequence[Task]) -> list[ScorerSp
     return list({**{spec.name: spec for spec in defaults}, **given}.values())
 
 
+def asked_of(task: Task) -> list[dict[str, Any]]:
+    """The scorers that a task's metrics ask for, JSON-able: ``name``, the ``metrics``, the ``default`` (None:
+    there is none, and the metrics are left out unless one is given), and whether the task has a ``question``
+    for a language model."""
+    names = dict.fromkeys(name for metric in task.metrics for name in metric.scorers)
+    return [
+        {
+            "name": name,
+            "metrics": [metric.name for metric in task.metrics if name in metric.scorers],
+            "default": DEFAULTS.get(name),
+            "question": name in task.questions,
+        }
+        for name in names
+    ]
+
+
 def open_scorer(
     spec: ScorerSpec, *, open_engine: Callable[[Policy], Engine], ledger: Ledger, fresh: bool = False
 ) -> Described:

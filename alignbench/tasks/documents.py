@@ -30,20 +30,17 @@ def load_documents(
     """
     split = spec.data.split if spec.data else None
     build = Builder(spec, path, trusted=trusted)
-    documents = [
-        build(position, row) for position, row in enumerate(_rows(spec, path, split, mirror, seed, trusted))
-    ]
+    rows = _rows(spec, path, split, spec.data.files if spec.data else (), mirror, seed, trusted)
+    documents = build.documents(rows)
+    if not documents and spec.where is not None:
+        raise UsageError(f"{path}: where: {spec.where!r} holds for no row; mend it")
     if not documents:
         raise UsageError(f"{path}: {spec.documents} gives no documents; mend it")
     _refuse_duplicates(documents, path)
-    shots = spec.few_shot
-    if shots is not None:
-        pool = documents
-        if shots.split not in (None, split):
-            rows = _rows(spec, path, shots.split, mirror, seed, trusted)
-            pool = [build(position, row) for position, row in enumerate(rows)]
+    if spec.few_shot is not None:
+        pool = _pool(spec, path, build, documents, mirror=mirror, seed=seed, trusted=trusted)
         try:
-            documents = with_exemplars(documents, pool, shots, spec.task)
+            documents = with_exemplars(documents, pool, spec.few_shot, spec.task)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
     if spec.instruction is not None:
@@ -52,11 +49,43 @@ def load_documents(
     return documents
 
 
+def _pool(
+    spec: TaskSpec,
+    path: Path,
+    build: Builder,
+    documents: list[Document],
+    *,
+    mirror: Path | None,
+    seed: int,
+    trusted: bool,
+) -> list[Document]:
+    """The documents that exemplars are drawn from: the tested ones, or those of another split or of files."""
+    shots, data = spec.few_shot, spec.data
+    assert shots is not None  # the caller asks where there are exemplars
+    if data is None or (not shots.files and shots.split in (None, data.split)):
+        return documents
+    try:
+        rows = _rows(spec, path, shots.split or data.split, shots.files, mirror, seed, trusted)
+    except UsageError as error:
+        raise UsageError(f"{path}: few_shot: {error}") from None
+    pool = build.documents(rows)
+    asks = [(doc.prompt, doc.target, doc.choices) for doc in documents]
+    if [(doc.prompt, doc.target, doc.choices) for doc in pool] == asks:
+        what = f"split {shots.split!r}" if shots.split and not shots.files else "files"
+        raise UsageError(
+            f"{path}: few_shot: its {what} gives the tested documents themselves; name the exemplars' files "
+            "with few_shot.files, or take both keys out"
+        )
+    if spec.doc_id is None and spec.cluster is None:  # ids by position say nothing across files
+        pool = [replace(doc, cluster=f"exemplar {doc.cluster}") for doc in pool]
+    return pool
+
+
 class Builder:
-    """Compiles a task file's templates once; a call turns one row into its document, without exemplars."""
+    """Compiles a task file's templates once, and turns rows into documents, without exemplars."""
 
     def __init__(self, spec: TaskSpec, path: Path, *, trusted: bool) -> None:
-        self.spec, self.path = spec, path
+        self.spec, self.path, self.trusted = spec, path, trusted
         self.prepare = function(spec.prepare, path, trusted=trusted) if spec.prepare else None
         self.prompt = template(spec.prompt, f"{path}: prompt")
         self.doc_id = self._text("doc_id")
@@ -66,9 +95,15 @@ class Builder:
         self.correct = self._list("correct")
         self.references = self._list("references")
         self.delimiter = spec.delimiter if spec.delimiter is not None else " "
+        self.where = expression(spec.where, f"{path}: where") if spec.where is not None else None
 
-    def __call__(self, position: int, row: Fields) -> Document:
-        fields = self._fields(position, row)
+    def documents(self, rows: Iterable[Fields]) -> list[Document]:
+        """The documents of the rows that ``where`` keeps, in order."""
+        made = ((position, self._fields(position, row)) for position, row in enumerate(rows))
+        kept = ((at, fields) for at, fields in made if self.where is None or self.where(fields))
+        return [self._numbered(position, fields) for position, fields in kept]
+
+    def _numbered(self, position: int, fields: Fields) -> Document:
         doc_id = str(fields.get("doc_id", f"{position:05d}")) if self.doc_id is None else self.doc_id(fields)
         try:
             return self._document(doc_id, fields)
@@ -77,7 +112,12 @@ class Builder:
 
     def asks(self, fields: Fields, raw: bool) -> tuple[str, ...]:
         """What is asked of a row, without its id (``tasks.types.Task.asks``)."""
-        document = self._document("", self._fields(0, fields) if raw else fields)
+        if raw:
+            rows = arranged(self.spec, self.path, [fields], trusted=self.trusted)
+            if len(rows) != 1:
+                raise UsageError(f"{self.path}: {self.spec.arrange} makes no single document of one row")
+            fields = self._fields(0, rows[0])
+        document = self._document("", fields)
         return (document.prompt, *document.choices, *document.references)
 
     def _document(self, doc_id: str, fields: Fields) -> Document:
@@ -206,13 +246,21 @@ def documents_fingerprint(documents: Sequence[Document]) -> str:
 
 
 def _rows(
-    spec: TaskSpec, path: Path, split: str | None, mirror: Path | None, seed: int, trusted: bool
+    spec: TaskSpec,
+    path: Path,
+    split: str | None,
+    files: Sequence[str],
+    mirror: Path | None,
+    seed: int,
+    trusted: bool,
 ) -> list[Fields]:
     if spec.data is not None:
         data = spec.data
-        files = data.files if split == data.split else ()
         beside = path.parent / data.hub
-        source = str(beside) if beside.is_file() else data.hub
+        if not beside.is_file():
+            source = data.hub
+        else:  # globs are of the folder where the file lies
+            source = str(beside.parent if files else beside)
         rows: Iterable[Any] = load_rows(
             source, split=split, config=data.config, revision=data.revision, mirror=mirror, files=files
         )
@@ -228,7 +276,23 @@ def _rows(
     checked = list(rows)
     if not all(isinstance(row, Mapping) for row in checked):
         raise UsageError(f"{path}: {spec.documents} must give one mapping of fields a document")
-    return checked
+    return arranged(spec, path, checked, trusted=trusted)
+
+
+def arranged(spec: TaskSpec, path: Path, rows: list[Fields], *, trusted: bool) -> list[Fields]:
+    """The rows that documents are made of: what the task file's ``arrange`` makes of the data's rows."""
+    if spec.arrange is None:
+        return rows
+    make = function(spec.arrange, path, trusted=trusted)
+    try:
+        found = list(make(rows))
+    except Exception as error:
+        raise UsageError(
+            f"{path}: {spec.arrange} fails on the data's rows ({type(error).__name__}: {error})"
+        ) from error
+    if not found or not all(isinstance(row, Mapping) for row in found):
+        raise UsageError(f"{path}: {spec.arrange} must give a list of mappings of fields, one a document")
+    return found
 
 
 def _refuse_duplicates(documents: Sequence[Document], path: Path) -> None:

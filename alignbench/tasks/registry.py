@@ -20,6 +20,7 @@ from pathlib import Path
 from alignbench.errors import UsageError, nearest
 from alignbench.metrics import CORPUS, RAW
 from alignbench.tasks.documents import Builder, load_documents
+from alignbench.tasks.prompts import PROMPTS, prompts_task
 from alignbench.tasks.scoring import combiners, questions, rater, scorer
 from alignbench.tasks.spec import MetricSpec, TaskSpec, peek, read_spec
 from alignbench.tasks.suites import Suite, is_suite, matches, read_suites
@@ -27,7 +28,6 @@ from alignbench.tasks.taskfile import read_taskfile
 from alignbench.tasks.types import Document, Metric, Task
 
 GROUP = "alignbench.tasks"
-PROMPTS = "prompts:"
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,43 @@ def tasks_root() -> Path:
     return shipped if shipped.is_dir() else package.parent / "tasks"
 
 
-def list_entries(tasks_dirs: Sequence[Path] = ()) -> list[Entry]:
-    """Every task file in name order, broken ones included; two files of one name are both broken.
+@dataclass(frozen=True)
+class Registry:
+    """All there is: every task file in name order, broken ones included, and every suite."""
+
+    entries: list[Entry]
+    suites: list[Suite]
+
+
+def look(tasks_dirs: Sequence[Path] = ()) -> Registry:
+    """Look through all folders. Two task files of one name are both broken; a suite that is broken, or one of
+    two with the same name, has a ``problem``.
 
     Raises:
         UsageError: a tasks folder that does not exist.
     """
-    for folder in tasks_dirs:
-        if not folder.is_dir():
-            raise UsageError(
-                f"the tasks folder {folder} does not exist; give an existing one with --tasks-dir DIR"
-            )
-    entries = _entries(tasks_root(), trusted=True)
-    for folder in tasks_dirs:
-        entries += _entries(folder, trusted=False)
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        entries += _entries_of_package(point)
+    folders, entries = _folders(tasks_dirs)
+    for folder, trusted in folders.items():
+        entries += entries_of(task_files(folder), trusted=trusted)
     unique = {entry.path.resolve(): entry for entry in reversed(entries)}  # a folder given twice counts once
     found = _mark_twins(sorted(unique.values(), key=lambda entry: (entry.name, str(entry.path))))
+    suites = read_suites(dict.fromkeys(file for folder in folders for file in suite_files(folder)))
     held: dict[str, list[str]] = {}
-    for suite in list_suites(tasks_dirs):
+    for suite in suites:
         for entry in found:
             if suite.holds(entry.name, entry.family):
                 held.setdefault(entry.name, []).append(suite.name)
-    return [replace(entry, suites=tuple(held.get(entry.name, ()))) for entry in found]
+    return Registry([replace(entry, suites=tuple(held.get(entry.name, ()))) for entry in found], suites)
+
+
+def list_entries(tasks_dirs: Sequence[Path] = ()) -> list[Entry]:
+    """Every task file; see ``look``."""
+    return look(tasks_dirs).entries
 
 
 def list_suites(tasks_dirs: Sequence[Path] = ()) -> list[Suite]:
-    """Every suite in name order; a broken one, or one of two with the same name, has a ``problem``."""
-    files = [file for folder in (tasks_root(), *tasks_dirs) for file in _yaml_files(folder) if is_suite(file)]
-    return read_suites(dict.fromkeys(files))
+    """Every suite; see ``look``."""
+    return look(tasks_dirs).suites
 
 
 def find_tasks(
@@ -94,13 +101,13 @@ def find_tasks(
     wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
     if not wanted:
         raise UsageError("no task was named; see 'alignbench tasks list'")
-    entries, suites = list_entries(tasks_dirs), list_suites(tasks_dirs)
+    registry = look(tasks_dirs)
     tasks: dict[str, Task] = {}
     for name in wanted:
         if name.startswith(PROMPTS):
-            found = [_prompts_task(name, Path(name.removeprefix(PROMPTS)).expanduser())]
+            found = [prompts_task(Path(name.removeprefix(PROMPTS)).expanduser())]
         else:
-            found = [_task(entry, mirror, seed) for entry in _matching(name, entries, suites)]
+            found = [_task(entry, mirror, seed) for entry in _sound(name, registry)]
         for task in found:
             if tasks.setdefault(task.name, task).path != task.path:
                 raise UsageError(
@@ -110,24 +117,35 @@ def find_tasks(
     return list(tasks.values())
 
 
-def _matching(name: str, entries: Sequence[Entry], suites: Sequence[Suite]) -> list[Entry]:
-    """What a name stands for: a task, else a suite, else a family, else a glob."""
+def select(name: str, registry: Registry) -> list[Entry]:
+    """What a name stands for: a task, else a suite, else a family, else a glob. Broken files are among them.
+
+    Raises:
+        UsageError: it stands for nothing (with the nearest known name), or for a broken suite.
+    """
+    entries = registry.entries
     if name.startswith("lm_eval:"):
         raise UsageError(
             f"task {name!r}: tasks of lm_eval are not supported yet; see 'alignbench tasks list'"
         )
     found = [entry for entry in entries if entry.name == name]
-    suite = next((suite for suite in suites if suite.name == name), None)
+    suite = next((suite for suite in registry.suites if suite.name == name), None)
     if not found and suite is not None:
         found = _members(suite, entries)
     found = found or [entry for entry in entries if name == entry.family]
     found = found or [entry for entry in entries if fnmatch.fnmatchcase(entry.name, name)]
     if not found:
         known = {entry.name for entry in entries} | {entry.family for entry in entries}
-        known |= {suite.name for suite in suites}
+        known |= {suite.name for suite in registry.suites}
         raise UsageError(
             f"no task, family or suite {name!r}{nearest(name, known)}; see 'alignbench tasks list'"
         )
+    return found
+
+
+def _sound(name: str, registry: Registry) -> list[Entry]:
+    """What a name stands for, none of it broken."""
+    found = select(name, registry)
     for entry in found:
         if entry.problem is not None:
             raise UsageError(entry.problem)
@@ -139,13 +157,11 @@ def _members(suite: Suite, entries: Sequence[Entry]) -> list[Entry]:
     if suite.problem is not None:
         raise UsageError(suite.problem)
     found: dict[str, Entry] = {}
-    for pattern in suite.tasks:
+    for i, pattern in enumerate(suite.tasks):
         some = [entry for entry in entries if matches(pattern, entry.name, entry.family)]
         if not some:
             known = {entry.name for entry in entries} | {entry.family for entry in entries}
-            raise UsageError(
-                f"{suite.path}: no task or family {pattern!r}{nearest(pattern, known)}; mend 'tasks'"
-            )
+            raise UsageError(f"{suite.where(i)}: no task or family {pattern!r}{nearest(pattern, known)}")
         found.update((entry.name, entry) for entry in some)
     return list(found.values())
 
@@ -163,13 +179,35 @@ def task_files(folder: Path) -> list[Path]:
     return [path for path in _yaml_files(folder) if not is_suite(path)]
 
 
+def suite_files(folder: Path) -> list[Path]:
+    """All suites' files below ``folder`` but hidden ones, in path order."""
+    return [path for path in _yaml_files(folder) if is_suite(path)]
+
+
+def _folders(tasks_dirs: Sequence[Path]) -> tuple[dict[Path, bool], list[Entry]]:
+    """Every folder that is looked through → whether its code is alignbench's own; and an entry for each
+    entry point that gives none."""
+    for folder in tasks_dirs:
+        if not folder.is_dir():
+            raise UsageError(
+                f"the tasks folder {folder} does not exist; give an existing one with --tasks-dir DIR"
+            )
+    folders = {tasks_root(): True}
+    for folder in tasks_dirs:
+        folders.setdefault(folder, False)
+    broken = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        found = _folder_of(point)
+        if isinstance(found, Entry):
+            broken.append(found)
+        else:
+            folders.setdefault(found, False)
+    return folders, broken
+
+
 def _yaml_files(folder: Path) -> list[Path]:
     found = [path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern)]
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-
-
-def _entries(folder: Path, *, trusted: bool) -> list[Entry]:
-    return entries_of(task_files(folder), trusted=trusted)
 
 
 def _entry(path: Path, trusted: bool) -> Entry:
@@ -182,12 +220,11 @@ def _entry(path: Path, trusted: bool) -> Entry:
     return Entry(spec.task, family, path, (), spec, None, trusted)
 
 
-def _entries_of_package(point: EntryPoint) -> list[Entry]:
+def _folder_of(point: EntryPoint) -> Path | Entry:
     """The entry point names a package that holds task files, or a function that returns their folder."""
     try:
         loaded = point.load()
-        value = loaded() if callable(loaded) else next(iter(loaded.__path__))
-        folder = Path(value)
+        folder = Path(loaded() if callable(loaded) else next(iter(loaded.__path__)))
         if not folder.is_dir():
             raise NotADirectoryError(str(folder))
     except Exception as error:
@@ -195,8 +232,8 @@ def _entries_of_package(point: EntryPoint) -> list[Entry]:
             f"the entry point {point.name} = {point.value} in {GROUP} gives no folder of tasks "
             f"({type(error).__name__}: {error}); mend or remove its package"
         )
-        return [Entry(point.name, point.name, Path(point.value), (), None, problem, False)]
-    return _entries(folder, trusted=False)
+        return Entry(point.name, point.name, Path(point.value), (), None, problem, False)
+    return folder
 
 
 def _mark_twins(entries: list[Entry]) -> list[Entry]:
@@ -248,7 +285,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         judged=spec.judged,
         judge=spec.judge,
         world=spec.world,
-        source=spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}",
+        source=_source(spec, path),
         suites=entry.suites,
         fingerprint=_fingerprint(spec, path),
         citation=spec.citation,
@@ -286,6 +323,11 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
     )
 
 
+def _source(spec: TaskSpec, path: Path) -> str:
+    rows = spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}"
+    return rows if spec.where is None else f"{rows} where {spec.where}"
+
+
 def _fingerprint(spec: TaskSpec, path: Path) -> str:
     """SHA-256 over the task file, those that it extends, and the Python files that they name."""
     files = sorted({path.parent / reference.partition(":")[0] for reference in spec.functions})
@@ -294,54 +336,3 @@ def _fingerprint(spec: TaskSpec, path: Path) -> str:
         if file.is_file():
             total.update(file.read_bytes())
     return total.hexdigest()
-
-
-def _prompts_task(name: str, path: Path) -> Task:
-    """Open-ended prompts of one's own: a text file with one prompt a line, or rows with ``prompt``."""
-    if not path.is_file():
-        raise UsageError(
-            f"{name}: no file {path}; give one prompt a line (.txt) or rows with 'prompt' (.jsonl)"
-        )
-    documents = _prompts(path)
-    return Task(
-        name=PROMPTS + path.name.split(".", 1)[0],
-        family="prompts",
-        area="helpfulness",
-        kind="generate",
-        description=f"Open-ended prompts from {path.name}.",
-        path=path,
-        metrics=(),
-        headline=None,
-        score=lambda document, answer: {},
-        load=lambda: list(documents),
-        sampling={"max_tokens": 256},
-        judged=True,
-        fingerprint=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
-
-
-def _prompts(path: Path) -> list[Document]:
-    from alignbench.sources import read_rows
-
-    if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read ({error}); save it as UTF-8") from None
-        rows = [{"prompt": line.strip()} for line in lines if line.strip()]
-    else:
-        rows = read_rows(path)
-    if not rows:
-        raise UsageError(f"{path} holds no prompts; write one a line")
-    documents: dict[str, Document] = {}
-    for number, row in enumerate(rows):
-        prompt = row.get("prompt", row.get("instruction"))
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UsageError(
-                f"{path}: row {number + 1} has no text in 'prompt'; its columns are {', '.join(row)}"
-            )
-        doc_id = str(row.get("doc_id", f"{number:05d}"))
-        if doc_id in documents:
-            raise UsageError(f"{path}: two prompts have the doc_id {doc_id!r}; make it unique")
-        documents[doc_id] = Document(doc_id, row, prompt, cluster=doc_id)
-    return list(documents.values())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from alignbench.errors import UsageError, nearest
-from alignbench.tasks.taskfile import EXTENDS, Location, TaskFile, read_taskfile
-from alignbench.tasks.types import WITH_CHOICES, Area, Kind, Unit
+from alignbench.errors import UsageError
+from alignbench.tasks.problems import validated
+from alignbench.tasks.taskfile import EXTENDS, read_taskfile
+from alignbench.tasks.types import Area, Kind, Unit
 
 FUNCTION = r"^[\w-]+\.py:[A-Za-z_]\w*$"
 
@@ -106,6 +105,10 @@ class MetricSpec(_Part):
 class TaskSpec(_Part):
     """A task file, checked. Templates are sandboxed Jinja; they see a row's fields, and the whole as ``row``.
 
+    ``prepare`` (file.py:function) makes the fields of a row. Where a row is no document (a dialogue has many
+    questions, two sentences are one pair), ``arrange`` comes before it: a function of all rows that gives the
+    mappings that documents are made of.
+    ``where`` is a Jinja expression; the rows for which it does not hold are no documents of the task.
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
@@ -121,7 +124,9 @@ class TaskSpec(_Part):
     description: str = Field(min_length=1)
     data: DataSpec | None = None
     documents: str | None = Field(default=None, pattern=FUNCTION)
+    arrange: str | None = Field(default=None, pattern=FUNCTION)
     prepare: str | None = Field(default=None, pattern=FUNCTION)
+    where: str | None = Field(default=None, min_length=1)
     doc_id: str | None = None
     cluster: str | None = None
     instruction: str | None = Field(default=None, min_length=1)
@@ -154,87 +159,10 @@ class TaskSpec(_Part):
     @property
     def functions(self) -> tuple[str, ...]:
         """Every Python function that the file names, each once."""
-        named = [self.documents, self.prepare, self.score]
+        named = [self.documents, self.arrange, self.prepare, self.score]
         named += [metric.function for metric in self.metrics]
         named += [m.combine for m in self.metrics if m.combine and re.match(FUNCTION, m.combine)]
         return tuple(dict.fromkeys(filter(None, named)))
-
-
-def _misfits(spec: TaskSpec) -> Iterator[str]:
-    """What pydantic's types cannot say, one sentence each."""
-    names = [metric.name for metric in spec.metrics]
-    if (spec.data is None) == (spec.documents is None):
-        yield "give either 'data' (a data set) or 'documents' (file.py:function)"
-    if spec.kind in WITH_CHOICES and spec.choices is None:
-        yield f"kind {spec.kind} needs 'choices'" + (
-            ": [chosen, rejected]" if spec.kind == "preference" else ""
-        )
-    if spec.kind == "multiple_choice" and spec.correct is None:
-        yield "kind multiple_choice needs 'correct', the indices of the right choices"
-    if spec.kind == "loglikelihood" and spec.target is None:
-        yield "kind loglikelihood needs 'target', the text whose likelihood is asked for"
-    if spec.judged and spec.kind != "generate":
-        yield "only a task of kind generate can be 'judged'"
-    if not names and not spec.judged:
-        yield "give at least one of 'metrics', or 'judged: true'"
-    if len(set(names)) < len(names):
-        yield "two metrics have the same name; rename one"
-    if spec.generation.samples > 1 and spec.generation.temperature == 0:
-        yield "'generation.samples' draws outputs; give a temperature above 0"
-    for metric in spec.metrics:
-        yield from _scorer_misfits(metric, spec)
-        yield from _metric_misfits(metric, spec)
-    if names and not spec.headlines:
-        yield f"'headline' is missing: name one of {', '.join(names)}"
-    for headline in spec.headlines:
-        if headline not in names:
-            yield f"headline {headline!r} is none of the metrics{nearest(headline, names)}"
-    if spec.few_shot and spec.few_shot.split and spec.data is None:
-        yield "'few_shot.split' needs 'data'"
-    if spec.few_shot and spec.target is None and spec.kind != "multiple_choice":
-        yield "'few_shot' needs 'target', the exemplars' answer"
-
-
-def _scorer_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
-    from alignbench.metrics import COMBINE
-
-    what = f"metric {metric.name!r}"
-    if metric.scorer is not None and spec.kind != "generate":
-        yield f"{what}: a scorer reads outputs, which only kind generate has"
-    if len(metric.scorers) > 1 and metric.function is None:
-        yield f"{what} has {len(metric.scorers)} scorers; say with 'function' what their scores make together"
-    own = metric.combine is not None and re.match(FUNCTION, metric.combine) is not None
-    if metric.combine is not None and not own and metric.combine not in COMBINE:
-        yield (
-            f"{what}: 'combine' {metric.combine!r} is neither file.py:function nor built in"
-            f"{nearest(metric.combine, list(COMBINE))}; built in are {', '.join(COMBINE)}"
-        )
-    if metric.combine is not None and metric.function is None:
-        yield f"{what}: 'combine' needs 'function', which gives the numbers of a document"
-    if metric.combine is not None and (metric.bounds or spec.generation.samples > 1 or metric.scorer):
-        yield f"{what}: 'combine' goes with one output a document, and without 'bounds' and 'scorer'"
-
-
-def _metric_misfits(metric: MetricSpec, spec: TaskSpec) -> Iterator[str]:
-    from alignbench.metrics import BUILT_IN, CORPUS, IDEAL, LOWER, PER_TOKEN
-
-    known = [*BUILT_IN[spec.kind], *CORPUS[spec.kind], *(PER_TOKEN if spec.kind == "multiple_choice" else ())]
-    own = metric.function is not None or spec.score is not None or metric.scorer is not None
-    if not own and metric.name not in known:
-        yield (
-            f"metric {metric.name!r} is not built in for kind {spec.kind}{nearest(metric.name, known)}; "
-            f"built in are {', '.join(known)}, others need 'function' or 'score' (file.py:function)"
-        )
-    if metric.chance == "uniform" and spec.kind != "multiple_choice":
-        yield f"metric {metric.name!r}: 'chance: uniform' is for multiple_choice; give a number"
-    if metric.bounds is not None and not -math.inf < metric.bounds[0] < metric.bounds[1] < math.inf:
-        yield f"metric {metric.name!r}: 'bounds' are two numbers, the lower first"
-    if not own and metric.name in known and metric.name in LOWER and metric.higher_is_better:
-        yield f"metric {metric.name!r} is better when it is lower; write higher_is_better: false"
-    if not own and metric.name in known and metric.name in IDEAL and metric.ideal is None:
-        yield f"metric {metric.name!r} is best at {IDEAL[metric.name]:g}; write ideal: {IDEAL[metric.name]:g}"
-    if not own and (metric.unit or metric.bounds):
-        yield f"metric {metric.name!r} is built in and knows its unit and bounds; take them out"
 
 
 def read_spec(path: Path) -> TaskSpec:
@@ -269,44 +197,12 @@ def peek(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[TaskSpec | None, list[str]]:
+    from alignbench.tasks.misfits import misfits  # it reads what is defined here
+
     try:
         file = read_taskfile(path)
     except UsageError as error:
         return None, [str(error)]
-    try:
-        spec = TaskSpec.model_validate(file.keys)
-    except ValidationError as error:
-        # a mistyped key explains the missing one, so it comes first
-        details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        return None, [_sentence(file, detail) for detail in details]
-    problems = [f"{path}: {problem}" for problem in _misfits(spec)]
-    return (None if problems else spec), problems
-
-
-def _sentence(file: TaskFile, detail: Any) -> str:
-    location: Location = tuple(detail["loc"])
-    found, where = file.where(location)
-    kind, message = detail["type"], detail["msg"]
-    if kind == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        near = nearest(str(location[-1]), known)
-        return f"{where}: unknown key {_dotted(location)!r}{near}; known are {', '.join(known)}"
-    if kind == "missing":
-        return f"{where}: key {_dotted(location)!r} is missing; add it"
-    # a union's member ("float", "literal['uniform']") is part of pydantic's location but of no file
-    return f"{where}: {_dotted(found)!r}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
-
-
-def _dotted(location: Location) -> str:
-    return ".".join(map(str, location))
-
-
-def _keys_at(location: Location) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {
-        "data": DataSpec,
-        "few_shot": FewShotSpec,
-        "generation": GenerationSpec,
-        "metrics": MetricSpec,
-        "scorers": ScorerSpec,
-    }
-    return list(parts[location[0]].model_fields) if location else [*TaskSpec.model_fields, EXTENDS]
+    if "suite" in file.keys and "task" not in file.keys:
+        return None, [f"{path}: this is a suite's file; put it into a folder 'suites'"]
+    return validated(TaskSpec, file, misfits, also_known=[EXTENDS])

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from alignbench.errors import UsageError, nearest
+from alignbench.errors import UsageError
+from alignbench.tasks.problems import validated
 from alignbench.tasks.taskfile import read_taskfile
 
 FOLDER = "suites"
@@ -33,13 +34,19 @@ class SuiteSpec(BaseModel):
 @dataclass(frozen=True)
 class Suite:
     """One suite that was found: its ``tasks`` (names, families, globs), or the ``problem`` that makes it
-    unusable."""
+    unusable. ``origins``: for each of its tasks the file, and the place in that file's list."""
 
     name: str
     path: Path
     description: str = ""
     tasks: tuple[str, ...] = ()
     problem: str | None = None
+    origins: tuple[tuple[Path, int], ...] = ()
+
+    def where(self, i: int) -> str:
+        """``file, line N`` of one of its tasks."""
+        path, place = self.origins[i]
+        return read_taskfile(path).where(("tasks", place))[1]
 
     def holds(self, name: str, family: str) -> bool:
         """Whether a task is one of it."""
@@ -63,29 +70,43 @@ def read_suites(files: Iterable[Path]) -> list[Suite]:
     for suite in map(_read, files):
         first = suites.setdefault(suite.name, suite)
         if first is not suite:
+            # what a broken file would say is not known, so the suite is not either
             problem = first.problem or suite.problem
-            suites[suite.name] = replace(first, tasks=first.tasks + suite.tasks, problem=problem)
+            origins = first.origins + suite.origins
+            suites[suite.name] = replace(
+                first, tasks=first.tasks + suite.tasks, origins=origins, problem=problem
+            )
     return [suites[name] for name in sorted(suites)]
 
 
+def problems_of_suite(path: Path) -> list[str]:
+    """Every problem of the file's YAML and keys, one sentence each; whether its tasks exist is for
+    ``check``."""
+    return _spec(path)[1]
+
+
 def _read(path: Path) -> Suite:
+    spec, problems = _spec(path)
+    if spec is None:
+        more = f" (and {len(problems) - 1} more: alignbench tasks check)" if len(problems) > 1 else ""
+        return Suite(_name(path), path, problem=problems[0] + more)
+    origins = tuple((path, i) for i in range(len(spec.tasks)))
+    return Suite(spec.suite, path, spec.description, spec.tasks, origins=origins)
+
+
+def _spec(path: Path) -> tuple[SuiteSpec | None, list[str]]:
     try:
         file = read_taskfile(path)
     except UsageError as error:
-        return Suite(path.stem, path, problem=str(error))
+        return None, [str(error)]
+    if "task" in file.keys and "suite" not in file.keys and "tasks" not in file.keys:
+        return None, [f"{path}: this is a task's file, and the folder 'suites' is for suites; move it"]
+    return validated(SuiteSpec, file)
+
+
+def _name(path: Path) -> str:
+    """The name of a broken suite: its file's own, where it cannot be read."""
     try:
-        spec = SuiteSpec.model_validate(file.keys)
-    except ValidationError as error:
-        # a mistyped key explains the missing one
-        detail = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        location, where = file.where(tuple(detail["loc"]))
-        key = ".".join(map(str, detail["loc"]))
-        known = list(SuiteSpec.model_fields)
-        if detail["type"] == "extra_forbidden":
-            said = f"unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}"
-        elif detail["type"] == "missing":
-            said = f"key {key!r} is missing; add it"
-        else:
-            said = f"{'.'.join(map(str, location))!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
-        return Suite(str(file.keys.get("suite") or path.stem), path, problem=f"{where}: {said}")
-    return Suite(spec.suite, path, spec.description, spec.tasks)
+        return str(read_taskfile(path).keys.get("suite") or path.stem)
+    except UsageError:
+        return path.stem

@@ -19,6 +19,7 @@ from alignbench.errors import UsageError
 EXTENDS = "extends"
 DEEPEST = 50
 """How deep lists and mappings may lie in each other."""
+MERGE = "tag:yaml.org,2002:merge"
 Location = tuple[Any, ...]
 """Path of a key or list item: ``("metrics", 0, "name")``."""
 
@@ -97,7 +98,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
     """Safe YAML that refuses a key given twice instead of keeping the last, a key that is a list or mapping,
-    and a value that holds itself; whatever it refuses, the error has the line."""
+    and a value that holds itself; whatever it refuses, the error has the line. Keys are text, ``yes`` too."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -119,6 +120,8 @@ class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoa
             if key.value in seen:
                 _refuse(f"key {key.value!r} twice", key)
             seen.add(key.value)
+            if key.tag != MERGE:  # YAML 1.1 takes the words yes, no, on and off for truth values
+                key.tag = "tag:yaml.org,2002:str"
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 

@@ -78,12 +78,15 @@ def test_entries_know_their_suites_and_no_suite_is_a_task(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("suite: s\ndescription: D.\ntasks: [a3]\n", r"s\.yaml: no task or family 'a3' \(did you mean 'a"),
+        (
+            "suite: s\ndescription: D.\ntasks: [a3]\n",
+            r"s\.yaml, line 3: no task or family 'a3' \(did you mean 'a",
+        ),
         ("suite: s\ndescription: D.\ntask: [a1]\n", r"line 3: unknown key 'task' \(did you mean 'tasks'\?\)"),
         ("suite: s\ntasks: [a1]\n", r"s\.yaml: key 'description' is missing"),
         (
             "suite: s\ndescription: D.\ntasks: a1\n",
-            r"s\.yaml, line 3: 'tasks': input should be a valid tuple",
+            r"s\.yaml, line 3: 'tasks': write a list, not 'a1'",
         ),
         ("suite: s\ndescription: D.\ntasks: []\n", r"s\.yaml, line 3: 'tasks'"),
         ("suite: s\ndescription: [\n", "not valid YAML"),
