@@ -118,6 +118,7 @@ def make_plan(
         found, note = default_tasks(parsed, settings)
         notes.append(note)
     scorers = choose_scorers(settings.scorers, found)
+    notes += _left_out(found, [scorer.name for scorer in scorers])
     found = [with_scorers(task, [scorer.name for scorer in scorers]) for task in found]
     recorded = recordings.join_recordings(read, found)
     _check_recorded_scores(scorers, parsed, recorded)
@@ -166,6 +167,15 @@ def _member(name: str | None, names: Sequence[str], option: str) -> str | None:
             f"{option} {name!r} is none of the policies{nearest(name, list(names))}: {', '.join(names)}"
         )
     return name
+
+
+def _left_out(tasks: Sequence[Task], scorers: Sequence[str]) -> list[str]:
+    """A line on metrics that no scorer is at hand for, where there are any."""
+    lines = []
+    for name in dict.fromkeys(n for t in tasks for m in t.metrics for n in m.scorers if n not in scorers):
+        metrics = [f"{t.name} {m.name}" for t in tasks for m in t.metrics if name in m.scorers]
+        lines.append(f"left out: {', '.join(metrics)}, which --scorer {name}=SPEC would give")
+    return lines
 
 
 def _check_recorded_scores(
