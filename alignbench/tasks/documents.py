@@ -83,7 +83,7 @@ class Builder:
     """Compiles a task file's templates once; a call turns one row into its document, without exemplars."""
 
     def __init__(self, spec: TaskSpec, path: Path, *, trusted: bool) -> None:
-        self.spec, self.path = spec, path
+        self.spec, self.path, self.trusted = spec, path, trusted
         self.prepare = function(spec.prepare, path, trusted=trusted) if spec.prepare else None
         self.prompt = template(spec.prompt, f"{path}: prompt")
         self.doc_id = self._text("doc_id")
@@ -104,7 +104,12 @@ class Builder:
 
     def asks(self, fields: Fields, raw: bool) -> tuple[str, ...]:
         """What is asked of a row, without its id (``tasks.types.Task.asks``)."""
-        document = self._document("", self._fields(0, fields) if raw else fields)
+        if raw:
+            rows = arranged(self.spec, self.path, [fields], trusted=self.trusted)
+            if len(rows) != 1:
+                raise UsageError(f"{self.path}: {self.spec.arrange} makes no single document of one row")
+            fields = self._fields(0, rows[0])
+        document = self._document("", fields)
         return (document.prompt, *document.choices, *document.references)
 
     def _document(self, doc_id: str, fields: Fields) -> Document:
@@ -263,7 +268,23 @@ def _rows(
     checked = list(rows)
     if not all(isinstance(row, Mapping) for row in checked):
         raise UsageError(f"{path}: {spec.documents} must give one mapping of fields a document")
-    return checked
+    return arranged(spec, path, checked, trusted=trusted)
+
+
+def arranged(spec: TaskSpec, path: Path, rows: list[Fields], *, trusted: bool) -> list[Fields]:
+    """The rows that documents are made of: what the task file's ``arrange`` makes of the data's rows."""
+    if spec.arrange is None:
+        return rows
+    make = function(spec.arrange, path, trusted=trusted)
+    try:
+        found = list(make(rows))
+    except Exception as error:
+        raise UsageError(
+            f"{path}: {spec.arrange} fails on the data's rows ({type(error).__name__}: {error})"
+        ) from error
+    if not found or not all(isinstance(row, Mapping) for row in found):
+        raise UsageError(f"{path}: {spec.arrange} must give a list of mappings of fields, one a document")
+    return found
 
 
 def _refuse_duplicates(documents: Sequence[Document], path: Path) -> None:

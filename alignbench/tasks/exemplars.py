@@ -19,14 +19,14 @@ def with_exemplars(
     """Put ``n`` exemplars of ``pool`` before every prompt.
 
     All documents take theirs from one seeded order of the pool, the first that are allowed, so nearly all
-    share their exemplars. Not allowed are the document itself, those of its cluster, and those whose prompt
-    is the same but for case and spaces. With ``balance`` each target has a quota, n divided by the number of
-    different targets, the rest to those that come first in the order.
+    share their exemplars. Not allowed are the document itself, those of its cluster, those whose prompt is
+    the same but for case and spaces, and those without a target to show. With ``balance`` each target has a
+    quota, n divided by the number of different targets, the rest to those that come first in the order.
 
     Raises:
         UsageError: the pool holds too few; the caller says which file asked.
     """
-    order = list(pool)
+    order = [doc for doc in pool if doc.target]
     random.Random(int(digest(f"few-shot {shots.seed} {task}"), 16)).shuffle(order)
     shown = [doc.prompt + doc.delimiter + (doc.target or "") for doc in order]
     plain = [_plain(doc.prompt) for doc in order]

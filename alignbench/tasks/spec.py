@@ -105,6 +105,9 @@ class MetricSpec(_Part):
 class TaskSpec(_Part):
     """A task file, checked. Templates are sandboxed Jinja; they see a row's fields, and the whole as ``row``.
 
+    ``prepare`` (file.py:function) makes the fields of a row. Where a row is no document (a dialogue has many
+    questions, two sentences are one pair), ``arrange`` comes before it: a function of all rows that gives the
+    mappings that documents are made of.
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
@@ -120,6 +123,7 @@ class TaskSpec(_Part):
     description: str = Field(min_length=1)
     data: DataSpec | None = None
     documents: str | None = Field(default=None, pattern=FUNCTION)
+    arrange: str | None = Field(default=None, pattern=FUNCTION)
     prepare: str | None = Field(default=None, pattern=FUNCTION)
     doc_id: str | None = None
     cluster: str | None = None
@@ -153,7 +157,7 @@ class TaskSpec(_Part):
     @property
     def functions(self) -> tuple[str, ...]:
         """Every Python function that the file names, each once."""
-        named = [self.documents, self.prepare, self.score]
+        named = [self.documents, self.arrange, self.prepare, self.score]
         named += [metric.function for metric in self.metrics]
         named += [m.combine for m in self.metrics if m.combine and re.match(FUNCTION, m.combine)]
         return tuple(dict.fromkeys(filter(None, named)))

@@ -99,7 +99,9 @@ def test_hellaswag_by_byte_and_by_sum_can_differ(hub: Path) -> None:
     document = found.load()[0]
     # "sings." has the greatest sum, "waits for it." the greatest sum a byte
     sums = [Scored(-value, 1, False) for value in (10.0, 30.0, 9.0, 40.0)]
-    assert found.score(document, sums) == {"accuracy_bytes": 1.0, "accuracy": 0.0}
+    values = found.score(document, sums)
+    assert (values["accuracy_bytes"], values["accuracy"]) == (1.0, 0.0)
+    assert values["accuracy_tokens"] == 0.0  # all are one token here, so as by the sum
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "hellaswag"])
@@ -166,6 +168,7 @@ def test_levels_on_the_real_files(shared_data: Path) -> None:
     assert levels(task("hellaswag", shared_data)) == {
         "accuracy_bytes": (0.25, None),
         "accuracy": (0.25, None),
+        "accuracy_tokens": (0.25, None),
     }
 
 
