@@ -65,7 +65,7 @@ def _pool(
     try:
         rows = _rows(spec, path, shots.split or data.split, shots.files, mirror, seed, trusted)
     except UsageError as error:
-        raise UsageError(f"{path}: few_shot: {error}") from None
+        raise type(error)(f"{path}: few_shot: {error}") from None
     pool = [build(position, row) for position, row in enumerate(rows)]
     asks = [(doc.prompt, doc.target, doc.choices) for doc in documents]
     if [(doc.prompt, doc.target, doc.choices) for doc in pool] == asks:
