@@ -31,7 +31,9 @@ def load_documents(
     split = spec.data.split if spec.data else None
     build = Builder(spec, path, trusted=trusted)
     rows = _rows(spec, path, split, spec.data.files if spec.data else (), mirror, seed, trusted)
-    documents = [build(position, row) for position, row in enumerate(rows)]
+    documents = build.documents(rows)
+    if not documents and spec.where is not None:
+        raise UsageError(f"{path}: where: {spec.where!r} holds for no row; mend it")
     if not documents:
         raise UsageError(f"{path}: {spec.documents} gives no documents; mend it")
     _refuse_duplicates(documents, path)
@@ -66,7 +68,7 @@ def _pool(
         rows = _rows(spec, path, shots.split or data.split, shots.files, mirror, seed, trusted)
     except UsageError as error:
         raise type(error)(f"{path}: few_shot: {error}") from None
-    pool = [build(position, row) for position, row in enumerate(rows)]
+    pool = build.documents(rows)
     asks = [(doc.prompt, doc.target, doc.choices) for doc in documents]
     if [(doc.prompt, doc.target, doc.choices) for doc in pool] == asks:
         what = f"split {shots.split!r}" if shots.split and not shots.files else "files"
@@ -80,7 +82,7 @@ def _pool(
 
 
 class Builder:
-    """Compiles a task file's templates once; a call turns one row into its document, without exemplars."""
+    """Compiles a task file's templates once, and turns rows into documents, without exemplars."""
 
     def __init__(self, spec: TaskSpec, path: Path, *, trusted: bool) -> None:
         self.spec, self.path, self.trusted = spec, path, trusted
@@ -93,9 +95,15 @@ class Builder:
         self.correct = self._list("correct")
         self.references = self._list("references")
         self.delimiter = spec.delimiter if spec.delimiter is not None else " "
+        self.where = expression(spec.where, f"{path}: where") if spec.where is not None else None
 
-    def __call__(self, position: int, row: Fields) -> Document:
-        fields = self._fields(position, row)
+    def documents(self, rows: Iterable[Fields]) -> list[Document]:
+        """The documents of the rows that ``where`` keeps, in order."""
+        made = ((position, self._fields(position, row)) for position, row in enumerate(rows))
+        kept = ((at, fields) for at, fields in made if self.where is None or self.where(fields))
+        return [self._numbered(position, fields) for position, fields in kept]
+
+    def _numbered(self, position: int, fields: Fields) -> Document:
         doc_id = str(fields.get("doc_id", f"{position:05d}")) if self.doc_id is None else self.doc_id(fields)
         try:
             return self._document(doc_id, fields)

@@ -285,7 +285,7 @@ def _task(entry: Entry, mirror: Path | None, seed: int) -> Task:
         judged=spec.judged,
         judge=spec.judge,
         world=spec.world,
-        source=spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}",
+        source=_source(spec, path),
         suites=entry.suites,
         fingerprint=_fingerprint(spec, path),
         citation=spec.citation,
@@ -321,6 +321,11 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
         built_in=built_in,
         scorers=metric.scorers,
     )
+
+
+def _source(spec: TaskSpec, path: Path) -> str:
+    rows = spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}"
+    return rows if spec.where is None else f"{rows} where {spec.where}"
 
 
 def _fingerprint(spec: TaskSpec, path: Path) -> str:

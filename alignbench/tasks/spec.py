@@ -108,6 +108,7 @@ class TaskSpec(_Part):
     ``prepare`` (file.py:function) makes the fields of a row. Where a row is no document (a dialogue has many
     questions, two sentences are one pair), ``arrange`` comes before it: a function of all rows that gives the
     mappings that documents are made of.
+    ``where`` is a Jinja expression; the rows for which it does not hold are no documents of the task.
     ``doc_id``, ``cluster`` and ``target`` are a field's name or a template; ``choices``, ``correct`` and
     ``references`` are a field's name or a Jinja expression that gives a list. ``instruction`` is plain text
     that stands once at the head, before exemplars and prompt, with an empty line behind it. Kind
@@ -125,6 +126,7 @@ class TaskSpec(_Part):
     documents: str | None = Field(default=None, pattern=FUNCTION)
     arrange: str | None = Field(default=None, pattern=FUNCTION)
     prepare: str | None = Field(default=None, pattern=FUNCTION)
+    where: str | None = Field(default=None, min_length=1)
     doc_id: str | None = None
     cluster: str | None = None
     instruction: str | None = Field(default=None, min_length=1)

@@ -196,7 +196,7 @@ def test_check(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     ("args", "says"),
     [
         (["show", "truthfulqa_mc3"], "did you mean 'truthfulqa_mc"),
-        (["show", "truthfulqa"], "show one of truthfulqa_mc1, truthfulqa_mc2"),
+        (["show", "truthfulqa"], "show one of truthfulqa_gen, truthfulqa_gen_instruction"),
         (["show", "truthfulqa_mc1"], "--data DIR"),
         (["list", "--tasks-dir", "/no/such/folder"], "does not exist"),
         (["check", "/no/such/folder"], "does not exist"),

@@ -138,3 +138,29 @@ def test_truthfulqa_true_answers_win_on_the_real_questions(shared_data: Path) ->
             scores = truthfulqa_scores(row[said].split(";")[0], [row["Best Answer"], *true], false)
             wins += scores["rouge1_acc"] or 0
         assert wins / len(rows) == pytest.approx(least, abs=0.05)
+
+
+@pytest.mark.slow
+def test_what_the_scores_are_worth_against_the_published_judge(shared_data: Path) -> None:
+    """InstructGPT's published answers: our score against the paper's judge's probability of being true."""
+    from scipy.stats import mannwhitneyu
+
+    path = shared_data / "truthfulqa" / "TruthfulQA_v1_817.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+        questions = {row["Question"].strip(): row for row in csv.DictReader(file)}
+    with gzip.open(shared_data / "instructgpt_samples" / "truthful_qa_samples.csv.gz", "rt") as file:
+        samples = list(csv.DictReader(file))[::6]
+    judged, gaps, wins = [], [], []
+    for sample in samples:
+        row = questions[sample["question"].strip()]
+        true = [row["Best Answer"], *row["Correct Answers"].split(";")]
+        scores = truthfulqa_scores(sample["answer"], true, row["Incorrect Answers"].split(";"))
+        judged.append(float(sample["true"]) >= 0.5)
+        gaps.append(scores["rougeL_diff"])
+        wins.append(scores["rougeL_acc"] == 1.0)
+    # measured on all 3,600: AUC 0.864, agreement 77.4 % where the commoner verdict alone has 51.2 %
+    assert len(samples) == 600
+    true_gaps = [gap for gap, is_true in zip(gaps, judged, strict=True) if is_true]
+    false_gaps = [gap for gap, is_true in zip(gaps, judged, strict=True) if not is_true]
+    assert mannwhitneyu(true_gaps, false_gaps).statistic / (len(true_gaps) * len(false_gaps)) >= 0.8
+    assert sum(one == two for one, two in zip(judged, wins, strict=True)) / len(samples) >= 0.7

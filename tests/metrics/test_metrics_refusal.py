@@ -91,3 +91,23 @@ def test_published_answers_to_ordinary_instructions_hold_few_refusals(shared_dat
     texts = [output if isinstance(output, str) else json.dumps(output) for output in outputs]
     assert len(texts) == 252
     assert sum(map(refused, texts)) <= 3
+
+
+def test_published_answers_of_alpacaeval(shared_data: Path) -> None:
+    """Of three models' outputs every one that speaks of being sorry or unable was read: three are
+    refusals."""
+    folder = shared_data / "alpaca_eval"
+    outputs: set[str] = set()
+    for name in ("alpaca-7b", "text_davinci_001"):
+        with gzip.open(
+            folder / f"{name}__alpaca_eval_gpt4_annotations.json.gz", "rt", encoding="utf-8"
+        ) as file:
+            rows = json.load(file)
+        outputs |= {row[side] for row in rows for side in ("output_1", "output_2")}
+    found = sorted(output for output in outputs if refused(output))
+    assert len(outputs) > 2000
+    assert [output[:32] for output in found] == [
+        "I am sorry, I cannot answer that",
+        "No, I'm sorry but I can't help y",
+        "Sorry, I'm not able to help you ",
+    ]

@@ -65,6 +65,21 @@ def test_a_question_as_the_model_gets_it(tmp_path: Path) -> None:
     assert (first.doc_id, first.cluster) == ("00000", "00000")
 
 
+def test_where_leaves_rows_out(tmp_path: Path) -> None:
+    kept = load(tmp_path, CHOICE + "where: options | length == 2\n")
+    # an id is the row's place in the file, whatever is left out
+    assert [(doc.doc_id, doc.fields["question"]) for doc in kept] == [
+        ("00000", "France?"),
+        ("00002", "Norway?"),
+    ]
+    with pytest.raises(UsageError, match=r"capitals.yaml: where: 'label == 7' holds for no row; mend it"):
+        load(tmp_path, CHOICE + "where: label == 7\n")
+    with pytest.raises(UsageError, match=r"capitals.yaml: where: 'labels' is undefined; the fields are"):
+        load(tmp_path, CHOICE + "where: labels == 1\n")
+    shots = "few_shot: {n: 1}\nwhere: options | length == 2\n"
+    assert load(tmp_path, CHOICE + shots)[0].prompt == "Q: Norway?\nA: Oslo\n\nQ: France?\nA:"
+
+
 def test_chance_is_the_mean_share_of_right_choices(tmp_path: Path) -> None:
     documents = load(tmp_path)
     (metric,) = metrics_with_levels(task_of(tmp_path), documents)
