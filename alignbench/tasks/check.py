@@ -18,7 +18,8 @@ from alignbench.tasks.taskfile import Location, read_taskfile
 from alignbench.tasks.templates import expression, template
 
 TEMPLATES = ("prompt", "doc_id", "cluster", "target")
-EXPRESSIONS = ("choices", "correct", "references")
+EXPRESSIONS = ("where", "choices", "correct", "references")
+FUNCTIONS = ("documents", "arrange", "prepare", "score")
 
 
 def check_path(path: Path, mirror: Path | None = None) -> list[dict[str, Any]]:
@@ -132,7 +133,7 @@ def _compiled(spec: TaskSpec, path: Path, trusted: bool) -> Iterator[tuple[Locat
 
 
 def _functions(spec: TaskSpec) -> Iterator[tuple[Location, str]]:
-    for key in ("documents", "prepare", "score"):
+    for key in FUNCTIONS:
         if (reference := getattr(spec, key)) is not None:
             yield (key,), reference
     for i, metric in enumerate(spec.metrics):
