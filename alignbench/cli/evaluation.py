@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
+POLICY = """\b
+A POLICY is [NAME=]SPEC[?key=value&…]; the SPEC is
+  PATH_OR_HUB_ID[@revision]        a Hugging Face model or adapter, run here
+  vllm:PATH_OR_HUB_ID[@revision]   the same, run by vLLM
+  openai:MODEL@BASE_URL            a server's (its key: OPENAI_API_KEY)
+  recorded:FILE_OR_FOLDER          outputs that exist already: rows with
+      output or response, and doc_id, prompt or instruction; or lm-eval's log
+
+\b
+Keys: adapter, dtype, device, prefix, chat_template (auto, on, off);
+  vllm: tensor_parallel, data_parallel;
+  openai: prefix, chat_template, concurrency, timeout, price_in, price_out;
+  recorded: generator, task, sample."""
+"""What may stand for a policy; for the help of a command."""
+
 OPTIONS = (
     click.option(
         "--tasks",
@@ -35,7 +50,12 @@ OPTIONS = (
         envvar="ALIGNBENCH_DATA",
         help="Local mirror of data sets, looked up before the hub.",
     ),
-    click.option("--engine", metavar="NAME", help="Of policies that are weights: hf (default) or vllm."),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="What runs policies that are weights: hf or vllm. Default: vllm on a CUDA GPU where it is "
+        "installed and fits, else hf.",
+    ),
     click.option(
         "--batch-tokens",
         type=int,
@@ -208,11 +228,14 @@ def _basis(cost: dict[str, Any]) -> str:
     rates = cost["rates"]
     if not cost["seconds"]:
         return f"{cost['policy']}: the ledger holds every answer"
+    own = ""
+    if cost["engine"] != "hf":
+        own = f"; as the engine hf would, as {cost['engine']}'s own rates are not known"
     return (
         f"{cost['policy']}: {_duration(cost['seconds'])}, about {cost['peak_bytes'] / 1e9:.2g} GB of memory "
         f"on {cost['device']} ({cost['parameters']:,} parameters in {cost['dtype']}, "
         f"{cost['batch_tokens']:,} tokens a pass; measured: {rates['flops'] / 1e9:,.0f} GFLOP/s, "
-        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call)"
+        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call){own}"
     )
 
 
@@ -261,7 +284,8 @@ def summary(comparison: Comparison) -> str:
 
 
 NO_EQUAL_LENGTH = (
-    "At equal length: not estimable (one policy is nearly always the longer, or too few prompts)."
+    "At equal length: not estimable (one policy is nearly always the longer, or none ever is; or wins, "
+    "losses or prompts are too few)."
 )
 
 

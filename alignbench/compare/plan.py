@@ -238,8 +238,9 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
 
 
 def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[Task], str]:
-    """The pocket suite where all policies are of the pocket world; else the general tasks whose data can be
-    found (the suite ``default`` if there is one); for reward models, the tasks on preferences.
+    """The pocket suite where all policies are of the pocket world, servers aside, whose world cannot be told;
+    else the general tasks whose data can be found (the suite ``default`` if there is one); for reward models,
+    the tasks on preferences.
 
     Returns the tasks and the sentence that says what was chosen and why.
 
@@ -249,9 +250,11 @@ def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[
     options = {"tasks_dirs": settings.tasks_dirs, "mirror": settings.mirror, "seed": settings.seed}
     rewards = all(lineage.is_reward_model(f) for p in policies if (f := lineage.local_folder(p)))
     rewards = rewards and any(lineage.local_folder(p) for p in policies)
-    if not rewards and all(lineage.world(policy) == "pocket" for policy in policies):
+    weights = [policy for policy in policies if policy.kind in engines.ON_WEIGHTS]
+    if not rewards and weights and all(lineage.world(policy) == "pocket" for policy in weights):
         found = find_tasks(["pocket"], **options)  # type: ignore[arg-type]
-        return found, f"tasks: the pocket suite ({len(found)} tasks), as every policy is of the pocket world"
+        which = "every policy" if len(weights) == len(policies) else "every policy that is weights"
+        return found, f"tasks: the pocket suite ({len(found)} tasks), as {which} is of the pocket world"
     entries = [e for e in list_entries(settings.tasks_dirs) if e.spec is not None and e.spec.world is None]
     kinds = ("preference",) if rewards else ("generate", "multiple_choice", "loglikelihood")
     entries = [entry for entry in entries if entry.spec is not None and entry.spec.kind in kinds]

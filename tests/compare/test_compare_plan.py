@@ -66,6 +66,9 @@ def test_default_tasks_of_the_pocket_world(rules, plan, monkeypatch: pytest.Monk
     assert {task.world for task in made.tasks} == {"pocket"}
     assert "as every policy is of the pocket world" in made.notes[0]
     assert [spec.name for spec in made.judges] == ["gold"]
+    served = plan(["one", "served=openai:one@http://127.0.0.1:9/v1"], tasks=None, limit=3)
+    assert [task.name for task in served.tasks] == [task.name for task in made.tasks]
+    assert "as every policy that is weights is of the pocket world" in served.notes[0]
     mixed = plan(["one", "good"], tasks=None, limit=3)
     assert all(task.world is None for task in mixed.tasks)
 
