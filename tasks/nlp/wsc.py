@@ -14,7 +14,7 @@ def with_nouns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     where no row says.
 
     Raises:
-        ValueError: the pronoun does not stand where the row says.
+        ValueError: the pronoun does not stand in the passage.
     """
     found = [dict(_fields(row)) for row in rows]
     nouns = {row["passage"]: row["candidate"] for row in found if row["refers"]}
@@ -35,13 +35,16 @@ def matches(fields: Mapping[str, Any], output: str) -> dict[str, float]:
 
 
 def _fields(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    words = row["text"].split(" ")
-    at, pronoun = int(row["span2_index"]), row["span2_text"]
-    if not words[at].lower().startswith(pronoun.lower()):
-        raise ValueError(f"row {row['idx']}: word {at} is {words[at]!r}, not {pronoun!r}")
-    words[at] = f"*{words[at][: len(pronoun)]}*{words[at][len(pronoun) :]}"
+    words, pronoun, index = row["text"].split(), row["span2_text"], int(row["span2_index"])
+    alike = [i for i, word in enumerate(words) if squad_normalize(word) == squad_normalize(pronoun)]
+    if not alike:
+        raise ValueError(f"row {row['idx']} has no word {pronoun!r}")
+    at = min(alike, key=lambda i: abs(i - index))  # some rows count punctuation as words
+    begin = words[at].lower().index(pronoun.lower())
+    end = begin + len(pronoun)
+    words[at] = f"{words[at][:begin]}*{words[at][begin:end]}*{words[at][end:]}"
     yield "idx", row["idx"]
-    yield "passage", " ".join(" ".join(words).split())
+    yield "passage", " ".join(words)
     yield "pronoun", pronoun
     yield "candidate", row["span1_text"]
     yield "refers", int(row["label"]) == 1

@@ -187,11 +187,13 @@ def test_wsc_finds_part_of_a_name_in_both_directions() -> None:
     assert matches({**meant, "refers": False}, "the demonstrators") == {"accuracy": 1}
 
 
-def test_wsc_refuses_a_row_whose_index_is_wrong() -> None:
+def test_wsc_marks_the_pronoun_nearest_to_the_index() -> None:
     arrange = module("nlp/wsc.py").with_nouns
-    row = {**LAYOUTS["wsc"][1][0], "span2_index": 1}
-    with pytest.raises(ValueError, match="word 1 is 'met', not 'she'"):
-        arrange([row])
+    row = {**LAYOUTS["wsc"][1][0], "text": 'She said: "she  saw her, and she ran."', "span2_index": 3}
+    assert arrange([row])[0]["passage"] == 'She said: "*she* saw her, and she ran."'
+    assert arrange([{**row, "span2_index": 0}])[0]["passage"].startswith("*She* said")
+    with pytest.raises(ValueError, match="row 0 has no word 'he'"):
+        arrange([{**row, "span2_text": "he"}])
 
 
 def test_wmt15(hub: Path) -> None:
