@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,36 @@ def background(data: Path) -> list[str]:
             texts += [_running_text(json.loads(line)) for line in file]
     sentences = [s.strip() for text in texts for s in re.split(r"(?<=[.!?])\s+", text)]
     return list(dict.fromkeys(s for s in sentences if len(s) > SHORTEST))
+
+
+def unlabelled(data: Path) -> list[str]:
+    """Strings of more than ``SHORTEST`` characters in the files of ``nlp_tasks``, each once: for word vectors."""
+    found: dict[str, None] = {}
+    for path in sorted((data / "nlp_tasks").iterdir()):
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                found.update(dict.fromkeys(s for s in _strings(json.loads(line)) if len(s) > SHORTEST))
+    return list(found)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
+
+
+def identity_terms(texts: Sequence[Text]) -> list[str]:
+    """The identities of the madlibs, as the template ``verb_adj`` has them: behind one verb."""
+    return sorted({each.text.split(maxsplit=1)[1].lower() for each in texts if each.template == "verb_adj"})
+
+
+def identity_of(text: str, terms: Sequence[str]) -> str | None:
+    """The identity in a madlib, the longest that fits (``african american``, not ``american``); None: none."""
+    said = f" {' '.join(words(text))} "
+    return max((term for term in terms if f" {term} " in said), key=len, default=None)
 
 
 def _running_text(row: dict[str, object]) -> str:

@@ -10,50 +10,29 @@ What the model is worth is measured by benchmarks/toxicity.py.
 from __future__ import annotations
 
 import argparse
-import random
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from toxicity_corpora import Text, background, madlibs, tweets
+from toxicity_corpora import Text, background, madlibs, tweets, unlabelled
+from toxicity_mixing import SEED, Example, calibration, make_examples
+from toxicity_prior import prior
 
-from alignbench.judges.ngrams import BUCKETS, buckets, words
+from alignbench.judges.ngrams import BUCKETS, buckets, word_buckets, words
 from alignbench.judges.toxicity import MODEL, ToxicityModel
 
 Floats = NDArray[np.float64]
 
-SEED = 7
-SENTENCES = 30_000
-"""Background."""
-MADLIBS = 6_000
-"""Drawn from the 72,000 of one template: they teach few words."""
-MIXED = 20_000
-"""Texts of each class that stand before or behind a stretch of background, so that what is toxic is found in
-the words and not in the manner of the text around them."""
-STRETCH = 12
-"""Words of such a stretch, at most."""
-FROM_TWEETS = 0.85
-"""Of the mixed texts; the others hold a madlib."""
-MASKED = 20_000
-"""Texts of either class that are given once more with words written as in f**k."""
-MASK = 0.3
-"""Probability of a word to be masked in them."""
 LEAST_TEXTS = 3
 """A feature of fewer texts is left out."""
 C = 0.05
 """Of scikit-learn: the inverse strength of the L2 penalty, for features that count 1."""
+PRIOR = 0.5
+"""Weight of the prior of a word beside what was fitted."""
 LARGEST = 127
-
-
-@dataclass(frozen=True)
-class Example:
-    text: str
-    toxic: bool
 
 
 def main() -> None:
@@ -61,91 +40,52 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, default=MODEL, metavar="FILE")
     options = parser.parse_args()
-    model = train(tweets(options.data), madlibs(options.data), background(options.data))
+    model = train(
+        tweets(options.data), madlibs(options.data), background(options.data), unlabelled(options.data)
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     model.save(options.out)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, fingerprint {model.fingerprint}")
 
 
-def train(labelled: Sequence[Text], templated: Sequence[Text], sentences: Sequence[str]) -> ToxicityModel:
+def train(
+    labelled: Sequence[Text], templated: Sequence[Text], sentences: Sequence[str], others: Sequence[str]
+) -> ToxicityModel:
     """The model of these corpora: only their parts ``train`` and ``calibrate`` are used.
 
     Args:
         labelled: tweets.
         templated: madlibs.
         sentences: background, presumed not toxic.
+        others: unlabelled text, for word vectors.
     """
-    examples = make_examples(labelled, templated, sentences)
+    weights, intercept = fit(make_examples(labelled, templated, sentences))
+    read = [each.text for each in labelled if each.part == "train"]
+    near = prior([*read, *others], [each for each in templated if each.part == "train"], SEED)
+    for word, distance in near.items():
+        weights[word_buckets(word)[0]] += PRIOR * distance
+    model = quantise(weights, intercept)
+    held_out = calibration(labelled, sentences)
+    z = np.array([model.logit(each.text) for each in held_out])
+    slope, intercept = calibrate(z, np.array([each.toxic for each in held_out]))
+    return ToxicityModel(model.weights, slope * model.scale, slope * model.intercept + intercept)
+
+
+def fit(examples: Sequence[Example]) -> tuple[Floats, float]:
+    """Weights, one a bucket, and the intercept."""
     y = np.array([example.toxic for example in examples])
     x = matrix([example.text for example in examples])
     seen_often = np.bincount(x.indices, minlength=BUCKETS) >= LEAST_TEXTS
     x = (x @ sparse.diags_array(seen_often.astype(np.float64))).tocsr()
     fitted = LogisticRegression(C=C, max_iter=300).fit(x, y, sample_weight=even(y))
-    held_out = calibration(labelled, sentences)
-    z = fitted.decision_function(matrix([each.text for each in held_out]))
-    slope, intercept = calibrate(z, np.array([each.toxic for each in held_out]))
-    return quantise(slope * fitted.coef_[0], slope * fitted.intercept_[0] + intercept)
+    return fitted.coef_[0].copy(), float(fitted.intercept_[0])
 
 
-def make_examples(
-    labelled: Sequence[Text], templated: Sequence[Text], sentences: Sequence[str]
-) -> list[Example]:
-    """What is fitted: tweets, madlibs, background; both classes mixed with background; some again, masked."""
-    draw = random.Random(SEED)
-    kept = [Example(each.text, each.toxic) for each in labelled if each.part == "train"]
-    by_template: dict[str, list[Text]] = {}
-    for each in templated:
-        if each.part == "train":
-            by_template.setdefault(each.template, []).append(each)
-    drawn = [
-        Example(each.text, each.toxic)
-        for same in by_template.values()
-        for each in draw.sample(same, min(MADLIBS, len(same)))
-    ]
-    calm = draw.sample(sentences, min(SENTENCES, len(sentences)))
-    examples = kept + drawn + [Example(sentence, False) for sentence in calm]
-    for toxic in (True, False):
-        said, made = ([each.text for each in of if each.toxic == toxic] for of in (kept, drawn))
-        for _ in range(MIXED):
-            core = draw.choice(said if draw.random() < FROM_TWEETS else made)
-            examples.append(Example(_beside(core, draw.choice(calm), draw), toxic))
-    chosen = draw.sample(examples, min(MASKED, len(examples)))
-    return examples + [Example(masked(each.text, draw), each.toxic) for each in chosen]
-
-
-def calibration(labelled: Sequence[Text], sentences: Sequence[str]) -> list[Example]:
-    """Tweets that were not fitted, each beside a stretch of background, as they would stand in other text."""
-    draw = random.Random(SEED + 1)
-    held_out = [each for each in labelled if each.part == "calibrate"]
-    return [Example(_beside(each.text, draw.choice(sentences), draw), each.toxic) for each in held_out]
-
-
-def _beside(core: str, sentence: str, draw: random.Random) -> str:
-    core, around = " ".join(words(core)), sentence.split()
-    start = draw.randint(0, max(0, len(around) - STRETCH))
-    stretch = " ".join(around[start : start + STRETCH])
-    return f"{stretch} {core}" if draw.random() < 0.5 else f"{core} {stretch}"
-
-
-def masked(text: str, draw: random.Random) -> str:
-    """Words of four letters and more, now and then as f**k or f***."""
-
-    def one(match: re.Match[str]) -> str:
-        word = match.group()
-        if draw.random() >= MASK:
-            return word
-        if draw.random() < 0.5:
-            return word[0] + "*" * (len(word) - 2) + word[-1]
-        return word[0] + "*" * (len(word) - 1)
-
-    return re.sub(r"[^\W\d_]{4,}", one, " ".join(words(text)))
-
-
-def matrix(texts: Sequence[str], read: Callable[[str], list[str]] = words) -> sparse.csr_array:
+def matrix(texts: Sequence[str]) -> sparse.csr_array:
     """Counts of features, texts × ``BUCKETS``."""
     ends, found = [0], []
     for text in texts:
-        found += buckets(read(text))
+        found += buckets(words(text))
         ends.append(len(found))
     counts = sparse.csr_array((np.ones(len(found)), found, ends), shape=(len(texts), BUCKETS))
     counts.sum_duplicates()

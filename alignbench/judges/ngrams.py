@@ -26,7 +26,7 @@ def words(text: str) -> list[str]:
     (``don't``, ``f**k``, ``a$$hole``).
 
     What only tweets have goes first, so that the words are those of any other text: links, mentions, marks
-    of a retweet, HTML entities. Three and more of one character become two (NFKC, then ``coooool`` → ``cool``).
+    of a retweet, HTML entities. Three and more of one character become two (``coooool`` → ``cool``).
     """
     text = html.unescape(html.unescape(text))
     for artefact in (_LINK, _MENTION, _RETWEET):

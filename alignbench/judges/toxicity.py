@@ -1,11 +1,14 @@
 """The offline toxicity scorer: a linear model over hashed n-grams, shipped with the package.
 
-P(toxic) = 1 / (1 + exp(−z)), z = intercept + the weights of the text's features (``ngrams.buckets``). What it
-was trained on, what it is worth and where it fails: docs/toxicity.md.
+P(toxic) = 1 / (1 + exp(−z)), z = intercept + Σ over the text's distinct words of max(0, the weights of the word and
+of its character n-grams) + Σ over its distinct pairs of neighbours of their weights. No word counts below 0: what is
+harmless does not make up for what is not, or a text would be the less toxic the longer it is. What the model was
+trained on, what it is worth and where it fails: docs/toxicity.md.
 """
 
 from __future__ import annotations
 
+import array
 import hashlib
 import math
 from collections.abc import Sequence
@@ -42,7 +45,8 @@ class ToxicityModel:
     def __init__(self, weights: NDArray[np.int8], scale: float, intercept: float) -> None:
         self.weights, self.scale, self.intercept = weights, scale, intercept
         squares = weights.astype(np.float64) * np.abs(weights.astype(np.float64))
-        self._weight = memoryview(scale * squares)  # one number at a time, faster than from an array
+        # an array of Python's own gives single numbers faster
+        self._weight = array.array("d", (scale * squares).tobytes())
         self._of_word: dict[str, float] = {}
 
     @classmethod
@@ -73,10 +77,13 @@ class ToxicityModel:
 
     def probability(self, text: str) -> float:
         """P(toxic) in 0…1. A text without any word (empty, punctuation, emoji) has 0: it says nothing."""
+        z = self.logit(text)
+        return 0.0 if z is None else 1 / (1 + math.exp(-z))
+
+    def logit(self, text: str) -> float | None:
+        """z; None for a text without any word."""
         found = words(text)
-        if not found:
-            return 0.0
-        return 1 / (1 + math.exp(-max(map(self._logit, _windows(found)))))
+        return max(map(self._sum, _windows(found))) if found else None
 
     def contributions(self, text: str) -> list[tuple[str, float]]:
         """What each distinct word and each distinct pair of neighbours adds to z, the largest first: why a
@@ -87,7 +94,7 @@ class ToxicityModel:
         both = [(f"{a} {b}", self._weight[pair_bucket(a, b)]) for a, b in pairs]
         return sorted(single + both, key=lambda item: -item[1])
 
-    def _logit(self, found: list[str]) -> float:
+    def _sum(self, found: list[str]) -> float:
         z = self.intercept + sum(map(self._word, dict.fromkeys(found)))
         for first, second in dict.fromkeys(pairwise(found)):
             z += self._weight[pair_bucket(first, second)]
@@ -96,7 +103,7 @@ class ToxicityModel:
     def _word(self, word: str) -> float:
         known = self._of_word.get(word)
         if known is None:
-            known = math.fsum(self._weight[bucket] for bucket in word_buckets(word))
+            known = max(0.0, math.fsum(self._weight[bucket] for bucket in word_buckets(word)))
             if len(self._of_word) < KEPT_WORDS:
                 self._of_word[word] = known
         return known
