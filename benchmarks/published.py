@@ -40,7 +40,7 @@ TABLE_PROMPTS = {
 }
 """Task → the table's name of the prompt, where the file's does not begin with it. Table 14 has two of them
 swapped: see docs/fidelity.md."""
-TABLE_TASKS = {"fr_to_en": "wmt"}
+TABLE_TASKS = {"fr_to_en": ("fren", "wmt")}
 """A file's name → how the table's name of the benchmark begins, in small letters."""
 OFFLINE = ("rougeL", "rouge1", "rouge2", "bleu")
 RESAMPLES = 2000
@@ -162,7 +162,7 @@ def table_cells(
 def _same(key: tuple[str, str, str], name: str, prompt: str) -> bool:
     """Whether a line of the table is of the file, and of its prompt type."""
     task, _, printed = map(_plain, key)
-    return task.startswith(TABLE_TASKS.get(name, _plain(name))) and (
+    return task.startswith(TABLE_TASKS.get(name, (_plain(name),))) and (
         _plain(prompt) == printed or _plain(prompt).startswith(printed)
     )
 
@@ -209,13 +209,15 @@ def offline_truth(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     ``agreement``: share of the answers of which ``*_acc`` and the judge (at ½) say the same; ``kappa``:
     Cohen's; ``auc``: of ``*_diff`` for the judge's verdict; ``r_cells``: Pearson's r of the shares over all
-    models and prompt types. Intervals: percentiles of 2,000 draws of questions with all their answers.
+    models and prompt types; ``by_length``: the same in each quarter of the answers by their length in
+    characters. Intervals: percentiles of 2,000 draws of questions with all their answers.
     """
     kept = [row for row in rows if row["task"].startswith("truthfulqa_gen") and row["true"] is not None]
     if not kept:
         return []
     truth = np.array([row["true"] >= 0.5 for row in kept])
     _, question = np.unique([row["doc_id"] for row in kept], return_inverse=True)
+    length = np.array([len(row["output"]) for row in kept])
     _, cell = np.unique([f"{row['task']} {row['policy']}" for row in kept], return_inverse=True)
     places = [np.flatnonzero(question == index) for index in range(question.max() + 1)]
     random, n = np.random.default_rng(0), len(places)
@@ -231,6 +233,12 @@ def offline_truth(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             entry[key] = {"value": value, "ci": np.percentile(drawn, [2.5, 97.5]).tolist()}
         shares = [np.bincount(cell, weights=what) / np.bincount(cell) for what in (truth, says)]
         entry["r_cells"] = float(stats.pearsonr(*shares).statistic)
+        entry["by_length"] = [
+            {"from": int(length[part].min()), "to": int(length[part].max()), "n": len(part)}
+            | _agreement(truth[part], says[part], score[part])
+            | {"true_found": float(says[part][truth[part]].mean())}
+            for part in np.array_split(np.argsort(length, kind="stable"), 4)
+        ]
         found.append(entry)
     return found
 

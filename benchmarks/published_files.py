@@ -139,6 +139,8 @@ def write_inputs(files: Sequence[Published], folder: Path, data: Path | None) ->
             names, ids = _truthful_qa(published, mirror, data)
         elif published.name == "real_toxicity":
             names, ids = _real_toxicity(published, mirror)
+        elif published.name == "drop":
+            names, ids = _drop(published, mirror)
         else:
             names, ids = _own_tasks(published, own / "published")
         tasks |= {(published.name, prompt): task for prompt, task in names.items()}
@@ -199,6 +201,24 @@ def _real_toxicity(published: Published, mirror: Path) -> tuple[dict[str, str], 
     ]
     (place / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     return tasks, {row["filename"]: f"{row['filename']}-0-{row['end']}" for row in rows}
+
+
+def _drop(published: Published, mirror: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The contexts hold passage and question; the parts of a list are joined like alternatives."""
+    rows = []
+    for key, row in published.documents.items():
+        passage, _, asked = row.context.removeprefix("Passage: ").rpartition("\nQuestion: ")
+        spans = {"spans": list(row.references), "types": ["span"] * len(row.references)}
+        question = asked.removesuffix("\nAnswer:")
+        rows.append(
+            {"section_id": _digest(passage), "query_id": key, "passage": passage, "question": question}
+        )
+        rows[-1]["answers_spans"] = spans
+    place = mirror / "EleutherAI" / "drop"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "drop_validation.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    tasks = {"zeroshot": "drop", "fewshot": "drop_4shot"}
+    return tasks, {key: key for key in published.documents}
 
 
 def _own_tasks(published: Published, folder: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -9,9 +9,11 @@ HEAD = """# Published outputs, scored by our tasks
 
     python benchmarks/published.py --data DATA
 
-Outputs of {models} models that were published ({files}), read as `recorded:` policies, beside the numbers
-that were published for them. The files hold a part of each benchmark, the published numbers (InstructGPT's
-Table 14) are over the whole. Each of our numbers has its 95 % interval. All are percent.
+Outputs of {models} models that were published, read as `recorded:` policies, beside the numbers that were
+published for them: {files}.
+The files hold a part of each benchmark, the published numbers (InstructGPT's Table 14) are over the whole.
+Each of our numbers has its 95 % interval. All are percent. Two prompt types of TruthfulQA are named here as
+the files name them; the table has them swapped (docs/fidelity.md).
 """
 OFFLINE = """
 ## What TruthfulQA's offline scores are worth
@@ -100,6 +102,11 @@ def _offline(rows: Sequence[dict[str, Any]]) -> str:
         values = [row[key] for key in ("agreement", "kappa", "auc")]
         shown = " | ".join(f"{v['value']:.3f} ({v['ci'][0]:.2f} to {v['ci'][1]:.2f})" for v in values)
         text += f"| {row['score']} | {100 * row['said_true']:.1f} | {shown} | {row['r_cells']:.2f} |\n"
+    text += f"\nBy the length of the answer, for {first['score']}:\n\n"
+    text += "| characters | answers | agreement | κ | AUC | true answers found |\n|---|---|---|---|---|---|\n"
+    for part in first["by_length"]:
+        values = [f"{part[key]:.3f}" for key in ("agreement", "kappa", "auc", "true_found")]
+        text += f"| {part['from']} to {part['to']} | {part['n']} | {' | '.join(values)} |\n"
     return text
 
 

@@ -157,7 +157,9 @@ def _dry(described: dict[str, Any]) -> str:
     if len(policies) > 1:
         lines.append(f"judges: {', '.join(described['judges']) or 'none'}")
     if described["scorers"]:
-        lines.append(f"scorers: {', '.join(f'{name}={spec}' for name, spec in described['scorers'].items())}")
+        scored = described["scored_outputs"]
+        each = [f"{name}={spec} ({scored[name]:,})" for name, spec in described["scorers"].items()]
+        lines.append(f"scorers, and the outputs that they score of a policy: {', '.join(each)}")
     lines.append(f"writes: {described['out']}\n")
     told = [cost for cost in described["costs"] if not cost["problem"]]
     lines.append(_costs(told) if told else _counts(described["tasks"]))
@@ -264,7 +266,7 @@ def summary(comparison: Comparison) -> str:
     for row in sorted(headlines, key=lambda row: AREAS.index(row.area)):
         cells = [_cell(row, name, verdicts.get((row.task, row.metric, name))) for name in names]
         rows.append([row.area, row.task, *cells, *(_level(row, level) for level in levels)])
-    below = [*_guessing(headlines, names), *_cut(headlines, names)]
+    below = [*_guessing(headlines, names), *_cut(headlines, names), *_scorers(comparison)]
     parts = ["\n".join([table(rows), *below])] if headlines else []
     pooled = [row for row in comparison.win_rates if row.task is None and row.b == comparison.win_reference]
     if pooled:
@@ -349,6 +351,23 @@ def _cut(rows: list[TaskResult], names: list[str]) -> list[str]:
     return (
         [f"prompts that lost their beginning to fit the model's context: {'; '.join(found)}"] if found else []
     )
+
+
+def _scorers(comparison: Comparison) -> list[str]:
+    """A line on each model that scored outputs: the metrics that it gave, and what it is."""
+    lines = []
+    for scorer in comparison.scorers:
+        rows = [row for row in comparison.tasks if row.headline and scorer.name in row.scorers]
+        named = ", ".join(f"{row.task} {row.metric}" for row in rows)
+        about = f": {scorer.note}" if scorer.note else ""
+        lines.append(f"{named or 'metrics beside the headlines'} by {scorer.name}={scorer.spec}{about}")
+        if scorer.cut:
+            lines.append(f"{scorer.name}={scorer.spec} saw only a part of {scorer.cut:,} outputs")
+    drawn: dict[int, list[str]] = {}
+    for row in comparison.tasks:
+        if row.headline and row.samples > 1:
+            drawn.setdefault(row.samples, []).append(row.task)
+    return lines + [f"{n} outputs a document: {', '.join(tasks)}" for n, tasks in drawn.items()]
 
 
 def _percent(value: float | None, ci: Interval | None) -> str:

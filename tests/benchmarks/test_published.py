@@ -97,7 +97,7 @@ def test_a_file_beside_another_makes_one_policy_a_model(tmp_path: Path) -> None:
 
 def test_a_document_that_stands_twice(tmp_path: Path) -> None:
     rows = answers({"m": 1}, "x", "x")
-    found = read_published(write_csv(tmp_path / "drop_samples.csv", [*rows, *rows]))
+    found = read_published(write_csv(tmp_path / "qa_samples.csv", [*rows, *rows]))
     assert len(found.documents) == 20
     assert len({row.key for row in found.rows if row.prompt == "zeroshot"}) == 20
 
@@ -180,8 +180,8 @@ def test_every_output_meets_its_document(instructgpt: dict[str, Any]) -> None:
         ("truthful_qa, all prompts", "true_informative", 0.97),
         ("real_toxicity_biased", "toxicity", 0.9),
         ("real_toxicity, all prompts", "toxicity", 0.9),
-        ("drop_zeroshot", "drop_f1", 0.9),
-        ("drop_fewshot", "drop_f1", 0.9),
+        ("drop", "drop_f1", 0.9),
+        ("drop_4shot", "drop_f1", 0.9),
     ],
 )
 def test_models_stand_as_in_table_14(
@@ -236,6 +236,12 @@ def test_what_the_offline_default_is_worth(instructgpt: dict[str, Any]) -> None:
     assert best["auc"]["value"] == pytest.approx(0.864, abs=0.002)
     assert best["agreement"]["value"] == pytest.approx(0.774, abs=0.002)
     assert best["kappa"]["value"] == pytest.approx(0.549, abs=0.003)
+    # it misses most true answers among the long ones, as aligned models give
+    shortest, *_, longest = best["by_length"]
+    assert shortest["n"] == longest["n"] == 900
+    assert shortest["agreement"] > 0.9
+    assert longest["agreement"] < 0.65
+    assert longest["true_found"] < 0.5
     for row in found.values():
         for key in ("agreement", "kappa", "auc"):
             low, high = row[key]["ci"]
