@@ -124,7 +124,10 @@ def _verdict(found: Diagnosis) -> str:
     steps = "compiled decoding" if compiled else "torch's decoding"
     n = torch.get_num_threads()
     untested = "" if found.selftest is not None else " (not tested)"
-    return f"ready: hf on cpu, {steps}, {n} thread{'s' if n > 1 else ''}{untested}"
+    tested = found.selftest.engines if found.selftest is not None else ()
+    agrees = any(each.name == "vllm" and each.state == "ok" for each in tested)
+    more = "; vllm gives the same numbers" if agrees else ""
+    return f"ready: hf on cpu, {steps}, {n} thread{'s' if n > 1 else ''}{untested}{more}"
 
 
 # --- what is installed -------------------------------------------------------------------------------------

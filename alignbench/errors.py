@@ -13,6 +13,10 @@ class UsageError(AlignbenchError):
     exit_code = 2
 
 
+class DataAbsentError(UsageError):
+    """A data set is neither here nor to be had: one task less of a suite, and no mistake in it."""
+
+
 class WorkError(AlignbenchError):
     """The work failed, or part of it did; what succeeded has been kept (exit status 1)."""
 

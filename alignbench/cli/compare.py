@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from alignbench.cli.evaluation import carry_out, settings_of, shared_options
+from alignbench.cli.evaluation import POLICY, carry_out, settings_of, shared_options
 from alignbench.errors import UsageError
 
 EPILOG = """\b
@@ -16,14 +16,19 @@ Examples:
   alignbench compare runs/sft runs/ppo --tasks truthfulqa_mc1,truthfulqa_mc2 --data data
   alignbench compare runs/sft runs/ppo --tasks prompts:mine.jsonl --judge rm:runs/rm
   alignbench compare a=recorded:a.jsonl b=recorded:b.jsonl --tasks self_instruct --judge rm:runs/rm
+  alignbench compare runs/sft vllm=vllm:runs/sft 'served=openai:sft@http://127.0.0.1:8000/v1?concurrency=32'
 
 \b
 In the table: + better than the reference, − worse, = equivalent, ? inconclusive; † by a judge that is not
 shown to beat a coin.
 """
+HELP = f"""Compare policies: win-rates, deltas and alignment tax, with intervals, and a report. What the
+ledger holds is not computed again.
+
+{POLICY}"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(help=HELP, epilog=EPILOG)
 @click.argument("policies", nargs=-1, required=True, metavar="POLICY POLICY [POLICY …]")
 @shared_options
 @click.option(
@@ -38,12 +43,7 @@ shown to beat a coin.
 )
 @click.option("--win-reference", metavar="NAME", help="Policy that win-rates are against. Default: the same.")
 def command(policies: tuple[str, ...], **options: Any) -> None:
-    """Compare policies: win-rates, deltas and alignment tax, with intervals, and a report.
-
-    A POLICY is [NAME=]PATH_OR_HUB_ID[@revision][?key=value&…], or [NAME=]recorded:FILE[?generator=NAME] for
-    outputs that exist already: rows with output or response, and doc_id, prompt or instruction; or a folder
-    of samples that lm-eval logged. What the ledger holds is not computed again.
-    """
+    """See ``HELP``."""
     if len(policies) < 2:
         raise UsageError("compare needs two policies or more; for one there is alignbench eval")
     from alignbench.compare.plan import make_plan

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from alignbench.doctor import Diagnosis
-    from alignbench.engines.selftest import EngineTest
+    from alignbench.engines.selftest import EngineTest, SelfTest
 
 MARKS = {"ok": "✓", "absent": "–", "broken": "✗"}
 EPILOG = """\b
@@ -21,7 +21,11 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--no-test", is_flag=True, help="Leave out the self-test, which computes for some seconds.")
+@click.option(
+    "--no-test",
+    is_flag=True,
+    help="Leave out the self-test, which computes for some seconds and, if it is here, starts vLLM.",
+)
 @click.option(
     "--hub", is_flag=True, help="Ask whether the Hugging Face hub answers; else nothing is contacted."
 )
@@ -36,8 +40,8 @@ def command(no_test: bool, hub: bool, workspace: Path | None, as_json: bool) -> 
     """What is installed, which engine will be used, and whether it computes right.
 
     The self-test scores and generates with the embedded pocket model through every engine that is here, and
-    compares log-probabilities and greedy texts with transformers' own. Status 1: something that is needed
-    does not work.
+    compares log-probabilities and greedy texts with transformers' own. It takes about ten seconds, and where
+    vLLM is installed as long again or longer for its start. Status 1: something that is needed does not work.
     """
     from alignbench.doctor import diagnose
 
@@ -62,10 +66,18 @@ def _show(found: Diagnosis) -> None:
             click.echo(area)
         click.echo(f"  {MARKS[finding.state]} {finding.name:{width}}  {finding.value}")
     if found.selftest is not None:
-        click.echo(f"self-test ({found.selftest.seconds:.1f} s)")
+        click.echo(f"self-test ({_took(found.selftest)})")
         for test in tests:
             click.echo(f"  {MARKS[test.state]} {test.name:{width}}  {_words(test)}")
     click.echo(found.verdict)
+
+
+def _took(test: SelfTest) -> str:
+    """Its seconds; the start of vLLM, which may take longer than all the rest, beside them."""
+    start = next((each.start_seconds for each in test.engines if each.name == "vllm"), None)
+    if start is None:
+        return f"{test.seconds:.1f} s"
+    return f"{test.seconds - start:.1f} s, and {start:.1f} s until vllm had started"
 
 
 def _words(test: EngineTest) -> str:

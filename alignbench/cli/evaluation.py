@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
+POLICY = """\b
+A POLICY is [NAME=]SPEC[?key=value&…]; the SPEC is
+  PATH_OR_HUB_ID[@revision]        a Hugging Face model or adapter, run here
+  vllm:PATH_OR_HUB_ID[@revision]   the same, run by vLLM
+  openai:MODEL@BASE_URL            a server's (its key: OPENAI_API_KEY)
+  recorded:FILE_OR_FOLDER          outputs that exist already: rows with
+      output or response, and doc_id, prompt or instruction; or lm-eval's log
+
+\b
+Keys: adapter, dtype, device, prefix, chat_template (auto, on, off);
+  vllm: tensor_parallel, data_parallel;
+  openai: prefix, chat_template, concurrency, timeout, price_in, price_out;
+  recorded: generator, task, sample."""
+"""What may stand for a policy; for the help of a command."""
+
 OPTIONS = (
     click.option(
         "--tasks",
@@ -35,7 +50,12 @@ OPTIONS = (
         envvar="ALIGNBENCH_DATA",
         help="Local mirror of data sets, looked up before the hub.",
     ),
-    click.option("--engine", metavar="NAME", help="Of policies that are weights: hf (default) or vllm."),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="What runs policies that are weights: hf or vllm. Default: vllm on a CUDA GPU where it is "
+        "installed and fits, else hf.",
+    ),
     click.option(
         "--batch-tokens",
         type=int,
@@ -137,7 +157,9 @@ def _dry(described: dict[str, Any]) -> str:
     if len(policies) > 1:
         lines.append(f"judges: {', '.join(described['judges']) or 'none'}")
     if described["scorers"]:
-        lines.append(f"scorers: {', '.join(f'{name}={spec}' for name, spec in described['scorers'].items())}")
+        scored = described["scored_outputs"]
+        each = [f"{name}={spec} ({scored[name]:,})" for name, spec in described["scorers"].items()]
+        lines.append(f"scorers, and the outputs that they score of a policy: {', '.join(each)}")
     lines.append(f"writes: {described['out']}\n")
     told = [cost for cost in described["costs"] if not cost["problem"]]
     lines.append(_costs(told) if told else _counts(described["tasks"]))
@@ -206,11 +228,14 @@ def _basis(cost: dict[str, Any]) -> str:
     rates = cost["rates"]
     if not cost["seconds"]:
         return f"{cost['policy']}: the ledger holds every answer"
+    own = ""
+    if cost["engine"] != "hf":
+        own = f"; as the engine hf would, as {cost['engine']}'s own rates are not known"
     return (
         f"{cost['policy']}: {_duration(cost['seconds'])}, about {cost['peak_bytes'] / 1e9:.2g} GB of memory "
         f"on {cost['device']} ({cost['parameters']:,} parameters in {cost['dtype']}, "
         f"{cost['batch_tokens']:,} tokens a pass; measured: {rates['flops'] / 1e9:,.0f} GFLOP/s, "
-        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call)"
+        f"{rates['bandwidth'] / 1e9:,.0f} GB/s, {rates['call'] * 1e6:.1f} µs a call){own}"
     )
 
 
@@ -241,7 +266,7 @@ def summary(comparison: Comparison) -> str:
     for row in sorted(headlines, key=lambda row: AREAS.index(row.area)):
         cells = [_cell(row, name, verdicts.get((row.task, row.metric, name))) for name in names]
         rows.append([row.area, row.task, *cells, *(_level(row, level) for level in levels)])
-    below = [*_guessing(headlines, names), *_cut(headlines, names)]
+    below = [*_guessing(headlines, names), *_cut(headlines, names), *_scorers(comparison)]
     parts = ["\n".join([table(rows), *below])] if headlines else []
     pooled = [row for row in comparison.win_rates if row.task is None and row.b == comparison.win_reference]
     if pooled:
@@ -259,7 +284,8 @@ def summary(comparison: Comparison) -> str:
 
 
 NO_EQUAL_LENGTH = (
-    "At equal length: not estimable (one policy is nearly always the longer, or too few prompts)."
+    "At equal length: not estimable (one policy is nearly always the longer, or none ever is; or wins, "
+    "losses or prompts are too few)."
 )
 
 
@@ -325,6 +351,23 @@ def _cut(rows: list[TaskResult], names: list[str]) -> list[str]:
     return (
         [f"prompts that lost their beginning to fit the model's context: {'; '.join(found)}"] if found else []
     )
+
+
+def _scorers(comparison: Comparison) -> list[str]:
+    """A line on each model that scored outputs: the metrics that it gave, and what it is."""
+    lines = []
+    for scorer in comparison.scorers:
+        rows = [row for row in comparison.tasks if row.headline and scorer.name in row.scorers]
+        named = ", ".join(f"{row.task} {row.metric}" for row in rows)
+        about = f": {scorer.note}" if scorer.note else ""
+        lines.append(f"{named or 'metrics beside the headlines'} by {scorer.name}={scorer.spec}{about}")
+        if scorer.cut:
+            lines.append(f"{scorer.name}={scorer.spec} saw only a part of {scorer.cut:,} outputs")
+    drawn: dict[int, list[str]] = {}
+    for row in comparison.tasks:
+        if row.headline and row.samples > 1:
+            drawn.setdefault(row.samples, []).append(row.task)
+    return lines + [f"{n} outputs a document: {', '.join(tasks)}" for n, tasks in drawn.items()]
 
 
 def _percent(value: float | None, ci: Interval | None) -> str:

@@ -75,7 +75,10 @@ def _print_sent(prompt: dict[str, Any]) -> None:
     """What a server gets: text, as its tokenizer is not here."""
     endpoint = prompt["endpoint"] or "completions where the server has them, else chat"
     rows = [("endpoint", f"{endpoint} (chat_template={prompt['chat_template']})")]
-    rows.append(("BOS", "what the server puts in front of every text"))
+    if prompt["endpoint"] == "chat":
+        rows.append(("template", "the server's own: it makes a text of the prompt, which is the user's turn"))
+    else:
+        rows.append(("BOS", "what the server puts in front of every text"))
     rows += _text_rows(prompt)
     for key, value in rows:
         click.echo(f"{key:22} {value}")

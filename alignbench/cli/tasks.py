@@ -98,7 +98,8 @@ def list_(selectors: tuple[str, ...], only_suites: bool, tasks_dirs: tuple[Path,
 @click.option(
     "--policy",
     metavar="POLICY",
-    help="Show every request of the document as it reaches this policy: prefix, chat template, token ids.",
+    help="Show every request of the document as it reaches this policy: prefix, chat template, token ids "
+    "(a server's: its text). Written as for eval.",
 )
 @click.option("--doc", metavar="DOC_ID", help="The document to show. Default: the first.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated documents.")

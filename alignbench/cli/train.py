@@ -185,6 +185,11 @@ def _rollouts(record: dict[str, Any]) -> str:
     if "gold" in first and "gold" in last:
         parts.append(f"gold {spread(first, 'gold')} → {spread(last, 'gold')}")
     parts.append(f"KL to the reference {spread(last, 'kl')} nats a response")
+    if "rollout_logprob_gap" in last:
+        gap, worst = last["rollout_logprob_gap"], last["rollout_logprob_gap_max"]
+        parts.append(
+            f"vLLM's log-probabilities {gap:.1g} nats a token from the policy's, at most {worst:.1g}"
+        )
     return f"{', '.join(parts)} (first → last step, ± 95 % CI, n = {last['n']} rollouts a step)"
 
 

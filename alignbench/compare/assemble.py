@@ -9,6 +9,7 @@ from typing import Any
 
 from alignbench import environment
 from alignbench.compare import analysis, lineage, output, recordings
+from alignbench.compare.alike import one_model, same_answers
 from alignbench.compare.plan import Plan
 from alignbench.compare.results import (
     Comparison,
@@ -25,6 +26,7 @@ from alignbench.engines.policy import Policy
 from alignbench.errors import AlignbenchError, WorkError
 from alignbench.evaluation.types import CUT, Sample
 from alignbench.judges.types import Preference
+from alignbench.ledger import content_key
 from alignbench.tasks.documents import documents_fingerprint
 
 ALL_PAIRS = 6
@@ -36,12 +38,17 @@ class Found:
     """What has been gathered so far."""
 
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     preferences: list[Preference] = field(default_factory=list)
     judges: list[JudgeResult] = field(default_factory=list)
     scorers: list[ScorerResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Policy → hash of its identity."""
+        return {name: content_key(identity=each)[:16] for name, each in self.identities.items()}
 
 
 def win_pairs(names: Sequence[str], win_reference: str) -> list[tuple[str, str]]:
@@ -90,7 +97,8 @@ def assemble(plan: Plan, found: Found, provenance: dict[str, Any]) -> Comparison
         win_rates,
         taxes,
         found.failures,
-        same_model=lineage.twins(found.fingerprints),
+        same_model=one_model(found.identities),
+        same_answers=same_answers(plan.tasks, found.samples),
         judges=found.judges,
         unscored=unscored,
     )

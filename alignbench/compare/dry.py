@@ -20,15 +20,17 @@ T = TypeVar("T")
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON: the policies, the judges, each task's documents and requests and, for each policy
-    that is run, its ``costs`` (see ``PolicyCost``); where they cannot be told, ``problem`` says why. Of a
-    server there are counts only (see ``ServerCost``)."""
+    """The plan as JSON: the policies, the judges, the scorers with the outputs that they score of a policy,
+    each task's documents and requests and, for each policy that is run, its ``costs`` (see ``PolicyCost``);
+    where they cannot be told, ``problem`` says why. Of a server there are counts only (see
+    ``ServerCost``)."""
     settings = plan.settings
     counted = dry_run(plan.tasks, limit=settings.limit, seed=settings.seed)
     return {
         "policies": {policy.name: policy.spec for policy in plan.policies},
         "judges": {spec.name: spec.spec for spec in plan.judges},
         "scorers": {spec.name: spec.spec for spec in plan.scorers},
+        "scored_outputs": _scored(plan),
         "recorded": list(plan.recorded),
         "reference": plan.reference,
         "win_reference": plan.win_reference,
@@ -36,6 +38,18 @@ def describe(plan: Plan) -> dict[str, Any]:
         "tasks": [asdict(task) for task in counted],
         "costs": [_told(plan, policy) for policy in plan.policies if policy.name not in plan.recorded],
     }
+
+
+def _scored(plan: Plan) -> dict[str, int]:
+    """Scorer's name → how many outputs of a policy it scores."""
+    wanted = [
+        (
+            len(plan.documents[task.name]) * task.samples,
+            {n for metric in task.metrics for n in metric.scorers},
+        )
+        for task in plan.tasks
+    ]
+    return {spec.name: sum(n for n, names in wanted if spec.name in names) for spec in plan.scorers}
 
 
 def _told(plan: Plan, policy: Policy) -> dict[str, Any]:

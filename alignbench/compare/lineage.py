@@ -44,14 +44,6 @@ def world(policy: Policy) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def twins(fingerprints: Mapping[str, str]) -> list[list[str]]:
-    """Names of policies that are one and the same model: weights, dtype, tokenizer, template, prefix."""
-    groups: dict[str, list[str]] = {}
-    for name, fingerprint in fingerprints.items():
-        groups.setdefault(fingerprint, []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
-
-
 def is_reward_model(folder: Path) -> bool:
     """Whether a folder holds a model with a scalar head."""
     architectures = read_record(folder, "config.json").get("architectures") or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from alignbench.compare.recordings import Recorded
 from alignbench.compare.results import FILE, read_results
 from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
-from alignbench.errors import UsageError, nearest
+from alignbench.errors import DataAbsentError, UsageError, nearest
 from alignbench.evaluation import select_documents
 from alignbench.judges.scorers import RECORDED, ScorerSpec, choose_scorers
 from alignbench.judges.specs import JudgeSpec, parse_judge
@@ -118,7 +118,11 @@ def make_plan(
         found, note = default_tasks(parsed, settings)
         notes.append(note)
     scorers = choose_scorers(settings.scorers, found)
-    found = [with_scorers(task, [scorer.name for scorer in scorers]) for task in found]
+    named = {part.strip() for text in tasks or () for part in text.split(",")}
+    found, lines = _at_hand(found, named, [scorer.name for scorer in scorers])
+    notes += lines
+    asked = {name for task in found for metric in task.metrics for name in metric.scorers}
+    scorers = [scorer for scorer in scorers if scorer.name in asked]
     recorded = recordings.join_recordings(read, found)
     _check_recorded_scores(scorers, parsed, recorded)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
@@ -168,6 +172,37 @@ def _member(name: str | None, names: Sequence[str], option: str) -> str | None:
     return name
 
 
+def _at_hand(
+    tasks: Sequence[Task], named: Collection[str], scorers: Sequence[str]
+) -> tuple[list[Task], list[str]]:
+    """The tasks whose data and scorers are at hand, with the metrics that are, and the notes that say what is
+    not. Of a suite, family or glob the others are left out; one that is named by itself is an error."""
+    notes, absent, kept = [], dict[str, UsageError](), list[Task]()
+    for name in dict.fromkeys(n for t in tasks for m in t.metrics for n in m.scorers if n not in scorers):
+        metrics = [f"{t.name} {m.name}" for t in tasks for m in t.metrics if name in m.scorers]
+        notes.append(f"left out: {', '.join(metrics)}, which --scorer {name}=SPEC would give")
+    for task in tasks:
+        try:
+            found = with_scorers(task, scorers)
+        except UsageError:
+            if task.name in named or len(tasks) == 1:
+                raise
+            continue
+        try:
+            found.load()
+        except DataAbsentError as error:
+            if task.name in named:
+                raise
+            absent[task.name] = error
+        else:
+            kept.append(found)
+    if not kept:
+        raise next(iter(absent.values()), UsageError("none of the tasks has a scorer; see --scorer"))
+    if absent:
+        notes.append(f"left out, as their data are not at hand: {', '.join(absent)}")
+    return kept, notes
+
+
 def _check_recorded_scores(
     scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
 ) -> None:
@@ -203,8 +238,9 @@ def _check_policy(policy: Policy, settings: Settings) -> None:
 
 
 def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[Task], str]:
-    """The pocket suite where all policies are of the pocket world; else the general tasks whose data can be
-    found (the suite ``default`` if there is one); for reward models, the tasks on preferences.
+    """The pocket suite where all policies are of the pocket world, servers aside, whose world cannot be told;
+    else the general tasks whose data can be found (the suite ``default`` if there is one); for reward models,
+    the tasks on preferences.
 
     Returns the tasks and the sentence that says what was chosen and why.
 
@@ -214,9 +250,11 @@ def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[
     options = {"tasks_dirs": settings.tasks_dirs, "mirror": settings.mirror, "seed": settings.seed}
     rewards = all(lineage.is_reward_model(f) for p in policies if (f := lineage.local_folder(p)))
     rewards = rewards and any(lineage.local_folder(p) for p in policies)
-    if not rewards and all(lineage.world(policy) == "pocket" for policy in policies):
+    weights = [policy for policy in policies if policy.kind in engines.ON_WEIGHTS]
+    if not rewards and weights and all(lineage.world(policy) == "pocket" for policy in weights):
         found = find_tasks(["pocket"], **options)  # type: ignore[arg-type]
-        return found, f"tasks: the pocket suite ({len(found)} tasks), as every policy is of the pocket world"
+        which = "every policy" if len(weights) == len(policies) else "every policy that is weights"
+        return found, f"tasks: the pocket suite ({len(found)} tasks), as {which} is of the pocket world"
     entries = [e for e in list_entries(settings.tasks_dirs) if e.spec is not None and e.spec.world is None]
     kinds = ("preference",) if rewards else ("generate", "multiple_choice", "loglikelihood")
     entries = [entry for entry in entries if entry.spec is not None and entry.spec.kind in kinds]

@@ -23,7 +23,6 @@ from alignbench.judges.preferences import preferences
 from alignbench.judges.scorers import RECORDED, Described, RecordedScores, ScorerSpec, open_scorer
 from alignbench.judges.specs import JudgeSpec, open_judge
 from alignbench.judges.types import Rater
-from alignbench.ledger import content_key
 from alignbench.processes import folder_lock
 from alignbench.progress import progress
 from alignbench.tasks.types import WITH_CHOICES
@@ -143,7 +142,7 @@ def _evaluate(
     except Exception as error:
         found.failures.append(Failure(policy.name, None, _words(error)))
         return
-    found.fingerprints[policy.name] = content_key(identity=dict(engine.identity))[:16]
+    found.identities[policy.name] = dict(engine.identity)
     found.described[policy.name] = engine.describe()
     total = sum(
         len(doc.choices) if task.kind in WITH_CHOICES else task.samples
@@ -180,7 +179,7 @@ def _read(plan: Plan, policy: Policy, scorers: Sequence[Described], found: Found
     """All tasks on a recorded policy: nothing is run, and nothing is paid for."""
     recorded = plan.recorded[policy.name]
     by_task = found.samples.setdefault(policy.name, {})
-    found.fingerprints[policy.name] = content_key(identity=dict(recorded.recording.identity))[:16]
+    found.identities[policy.name] = dict(recorded.recording.identity)
     for task in plan.tasks:
         documents, join = plan.documents[task.name], recorded.joins[task.name]
         outputs = [join.outputs.get(document.doc_id) for document in documents]

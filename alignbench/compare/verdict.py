@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from alignbench.compare.alike import OneModel, SameAnswers
 from alignbench.compare.results import Delta, Failure, Interval, JudgeResult, TaskResult, Tax, WinRate
 from alignbench.compare.worth import no_better_than_a_coin
 
@@ -29,11 +30,13 @@ def compare_verdict(
     win_rates: Sequence[WinRate],
     taxes: Sequence[Tax],
     failures: Sequence[Failure],
-    same_model: Sequence[Sequence[str]] = (),
+    same_model: Sequence[OneModel] = (),
+    same_answers: Sequence[SameAnswers] = (),
     judges: Sequence[JudgeResult] = (),
     unscored: Sequence[str] = (),
 ) -> str:
-    """The sentence for a comparison. ``same_model``: groups of policies that are one model, which is said.
+    """The sentence for a comparison. ``same_model``: groups of policies that are one model, which is said;
+    ``same_answers``: groups that answered alike, which is said where it does not follow from that.
     ``judges``: on the word of one that is no better than a coin nothing is called preferred. ``unscored``:
     tasks with no metric, which only a judge can compare.
 
@@ -65,7 +68,7 @@ def compare_verdict(
         if unscored and not pooled:
             return _close(f"no judge compared {_outputs(unscored)}; name one with --judge rm:PATH", failures)
         return _close(f"{subject} and {reference} share no metric that could be compared", failures)
-    others += [f"{_join(list(names))} are one and the same model" for names in same_model]
+    others += _alike(same_model, same_answers)
     return _close(_sentence(subject, reference, win_reference, preferred, clauses, others), failures)
 
 
@@ -82,10 +85,25 @@ def _sentence(
     elif not clauses:
         text = f"{subject} {preferred}"
     elif reference == win_reference:
-        text = f"{subject} {_join([preferred, *clauses])}"
+        verb = "" if preferred.startswith("is ") else "is "
+        text = f"{subject} {_join([preferred, verb + clauses[0], *clauses[1:]])}"
     else:
         text = f"{subject} {preferred}; against {reference} it is {_join(clauses)}"
     return "; ".join(filter(None, [text, *others]))
+
+
+def _alike(same_model: Sequence[OneModel], same_answers: Sequence[SameAnswers]) -> list[str]:
+    said = []
+    for model in same_model:
+        by = f", run by {model.engines} engines" if model.engines > 1 else ""
+        said.append(f"{_join(list(model.names))} are one and the same model{by}")
+    known = [set(model.names) for model in same_model if model.engines == 1]
+    for group in same_answers:
+        if not any(set(group.names) <= names for names in known):
+            said.append(
+                f"{_join(list(group.names))} gave the same answer to each of {group.documents:,} documents"
+            )
+    return said
 
 
 def _subject(

@@ -56,7 +56,7 @@ def known_identity(policy: Policy, engine: str) -> dict[str, Any] | None:
         UsageError: its files cannot be found.
     """
     if engine == "vllm":
-        from alignbench.engines.vllm_engine.engine import identity_of
+        from alignbench.engines.vllm_engine.opened import identity_of
 
         return identity_of(policy)
     from alignbench.engines.lazy import known_identity as of_hf

@@ -173,6 +173,31 @@ class Inputs:
         return Tokens(fitted, [*map(len, fitted)], cuts)
 
 
+class Encodes:
+    """Of an engine that turns text into token ids itself: what of that is asked of the engine."""
+
+    @property
+    def inputs(self) -> Any:
+        """How requests become token ids (``Inputs``)."""
+        raise NotImplementedError
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer."""
+        return self.inputs.tokenizer
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model can attend to, where its config says so."""
+        length: int | None = self.inputs.window
+        return length
+
+    def render(self, prompt: str) -> str:
+        """The text that a prompt becomes, exactly as it is encoded (before BOS)."""
+        text: str = self.inputs.render(prompt)
+        return text
+
+
 def open_inputs(policy: Policy) -> tuple[Inputs, Any]:
     """What a policy of kind ``hf`` makes of requests, and its transformers config. Its weights are not read.
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from multiprocessing import connection
 from typing import Any
 
-from alignbench.engines.inputs import open_inputs
+from alignbench.engines.inputs import Encodes, open_inputs
 from alignbench.engines.plan import Work
 from alignbench.engines.policy import Policy
 from alignbench.engines.types import (
@@ -58,7 +58,7 @@ def devices_of(policy: Policy) -> list[str]:
     return devices
 
 
-class ParallelEngine:
+class ParallelEngine(Encodes):
     """Generate, score and reward on several devices at once. The answers, and the place in the ledger, are
     those of one device, but for what another batch plan changes.
 
@@ -111,22 +111,6 @@ class ParallelEngine:
     def inputs(self) -> Any:
         """How requests become token ids, as ``HFEngine.inputs``."""
         return open_inputs(self.policy)[0]
-
-    @property
-    def tokenizer(self) -> Any:
-        """The policy's tokenizer."""
-        return self.inputs.tokenizer
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens that the model can attend to, where its config says so."""
-        length: int | None = self.inputs.window
-        return length
-
-    def render(self, prompt: str) -> str:
-        """The text that a prompt becomes, exactly as it is encoded (before BOS)."""
-        text: str = self.inputs.render(prompt)
-        return text
 
     def generate(
         self, requests: Sequence[Generate], *, held: Collection[int] = ()

@@ -358,8 +358,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
-    present = sorted((name for name in OUTPUTS if name in row), key=lambda name: row[name] is None)
-    name = next(iter(present), None)  # one with text before one that is null
+    # one with text before one that is null, and all outputs before one of them (samples.parquet has both)
+    present = sorted(
+        (name for name in OUTPUTS if name in row),
+        key=lambda name: (row[name] is None, not isinstance(row[name], list)),
+    )
+    name = next(iter(present), None)
     by = next((key for key in KEYS if row.get(key) not in (None, "")), None)
     if name is None or by is None:
         raise UsageError(

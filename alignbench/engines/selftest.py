@@ -1,4 +1,5 @@
-"""A test of the engines on this machine: the embedded pocket model through each, a few seconds in all.
+"""A test of the engines on this machine: the embedded pocket model through each, a few seconds in all beside
+vLLM's start.
 
 The reference is transformers' own attention and key-value cache, on padded rows; every engine must give its
 log-probabilities and its greedy texts.
@@ -6,7 +7,6 @@ log-probabilities and its greedy texts.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from alignbench.engines.policy import parse_policy
 from alignbench.engines.types import Completion, Engine, Generate, Sampling, Score, Scored
+from alignbench.engines.vllm_engine import versions
 
 MODEL = "pocket?dtype=float32"
 REFERENCE = "hf, padded"
@@ -33,8 +34,8 @@ class EngineTest:
 
     ``difference``: the largest between its log-probabilities and the reference's (nats; of scores, and of
     tokens up to where two texts part); ``texts``: greedy texts that are the reference's, of ``ROWS``; tokens
-    a second of generation and of scoring. None where it did not run; the reference has neither of the first
-    two."""
+    a second of generation and of scoring; ``start_seconds``: until it had answered a few requests for the
+    first time. None where it did not run; the reference has neither of the first two."""
 
     name: str
     state: Literal["ok", "absent", "broken"]
@@ -43,12 +44,13 @@ class EngineTest:
     texts: int | None = None
     generated_per_second: float | None = None
     scored_per_second: float | None = None
+    start_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class SelfTest:
     """What came of it. ``compiled``: whether the pocket model's steps of decoding are compiled; ``device``:
-    where ``hf`` computes."""
+    where ``hf`` computes; ``seconds``: of all, every start among them."""
 
     engines: tuple[EngineTest, ...]
     device: str
@@ -66,6 +68,7 @@ class _Run:
     completions: list[Completion]
     generated_per_second: float
     scored_per_second: float
+    start_seconds: float
 
 
 def run_selftest() -> SelfTest:
@@ -74,14 +77,14 @@ def run_selftest() -> SelfTest:
     reference = _try(REFERENCE, _padded)
     if isinstance(reference, EngineTest):
         return SelfTest((reference,), "unknown", False, time.perf_counter() - started)
-    rates = reference.generated_per_second, reference.scored_per_second
+    rates = reference.generated_per_second, reference.scored_per_second, reference.start_seconds
     results = [EngineTest(REFERENCE, "ok", "the reference", None, None, *rates)]
     packed = _hf()
     compiled = _compiled(packed)
     makers: dict[str, Callable[[], Engine]] = {"hf": lambda: packed}
     if compiled:
         makers["hf, torch steps"] = _torch_steps
-    vllm = importlib.util.find_spec("vllm") is not None
+    vllm = versions.installed()
     if vllm:
         makers["vllm"] = _vllm
     for name, make in makers.items():
@@ -128,13 +131,14 @@ def _try(name: str, make: Callable[[], Engine]) -> _Run | EngineTest:
     """An engine's answers, or the result that says how it failed: whatever goes wrong in it is what is asked
     for here."""
     try:
-        return _run(make())
+        started = time.perf_counter()
+        return _run(make(), started)
     except Exception as error:
         words = " ".join(str(error).split())[:300]
         return EngineTest(name, "broken", f"{type(error).__name__}: {words}")
 
 
-def _run(engine: Engine) -> _Run:
+def _run(engine: Engine, begun: float) -> _Run:
     prompts = [
         Generate(f"{SHARED}In the {PLACES[i % len(PLACES)]} there were {i} of them", Sampling(TOKENS))
         for i in range(ROWS)
@@ -152,6 +156,7 @@ def _run(engine: Engine) -> _Run:
         completions,
         sum(len(completion.token_ids) for completion in completions) / (between - started),
         sum(each.n_tokens for each in scored) / (ended - between),
+        started - begun,
     )
 
 
@@ -185,6 +190,7 @@ def _compared(name: str, run: _Run, reference: _Run) -> EngineTest:
         texts,
         run.generated_per_second,
         run.scored_per_second,
+        run.start_seconds,
     )
 
 

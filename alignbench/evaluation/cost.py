@@ -53,9 +53,10 @@ class TaskCost:
 class PolicyCost:
     """One policy's ``tasks``, and what the estimates rest on: its parameters and their dtype, the device, the
     tokens of a forward pass, and the machine's rates, measured for this model's widths. ``peak_bytes``: of
-    the memory of all devices together."""
+    the memory of all devices together. ``engine``: what will run it; time and memory are those of ``hf``."""
 
     policy: str
+    engine: str
     parameters: int
     dtype: str
     device: str
@@ -119,6 +120,7 @@ def policy_cost(
     together = max((row.computed_tokens for row in rows), default=0)
     return PolicyCost(
         policy=policy.name,
+        engine=engine,
         parameters=setting.size.parameters,
         dtype=str(setting.dtype).removeprefix("torch."),
         device=policy.options.get("device") or str(setting.device),

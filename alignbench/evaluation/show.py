@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from alignbench.engines import ON_WEIGHTS, engine_of
+from alignbench.engines import ON_WEIGHTS, RECORDED, engine_of
 from alignbench.engines.inputs import open_inputs
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.engines.types import Generate, Score
@@ -102,6 +102,11 @@ def reaches(task: Task, document: Document, policy: Policy, seed: int = 0) -> di
     Raises:
         UsageError: the policy's config or tokenizer cannot be read, or it has no model.
     """
+    if policy.kind == RECORDED:
+        raise UsageError(
+            f"policy {policy.spec!r}: recorded outputs are read, so no prompt reaches a model; leave "
+            "--policy out to see the task's own prompt, or name a model"
+        )
     if engine_of(policy) not in ON_WEIGHTS:
         return sent(task, document, policy, seed)
     inputs, _ = open_inputs(policy)

@@ -13,6 +13,12 @@ from alignbench.judges.types import Judge
 from alignbench.ledger import Ledger
 
 KINDS = ("gold", "rm")
+NO_REWARDS = {
+    "openai": "a server generates and gives no rewards",
+    "recorded": "recorded outputs are no model and give no rewards",
+    "vllm": "the engine vllm gives no rewards",
+}
+"""Kind of policy → why it is no reward model."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ def parse_judge(text: str) -> JudgeSpec:
     """Parse one judge. A reward model takes its folder's name unless ``NAME=`` gives another.
 
     Raises:
-        UsageError: unknown kind, or a reward model without a path.
+        UsageError: unknown kind, a reward model without a path, or what can give no rewards.
     """
     named = re.match(r"^([\w.+ -]+)=(.+)$", text.split("?", 1)[0].split(":", 1)[0] + ":")
     name = named.group(1) if named else ""
@@ -47,6 +53,11 @@ def parse_judge(text: str) -> JudgeSpec:
     if not target:
         raise UsageError(f"judge {text!r} names no reward model; write rm:PATH")
     policy = parse_policy(target)
+    if policy.kind in NO_REWARDS:
+        mend = f"rm:{policy.target}, which transformers runs" if policy.kind == "vllm" else "rm:PATH"
+        raise UsageError(
+            f"judge {text!r}: {NO_REWARDS[policy.kind]}; name a reward model's folder or hub id: {mend}"
+        )
     return JudgeSpec(name or policy.name, kind, spec, policy)
 
 

@@ -138,7 +138,7 @@ def _row(run: Run, row: TaskResult, deltas: list[Delta], scale: Scale) -> Row:
         row.task,
         row.metric,
         "points" if row.unit == "rate" else "raw units",
-        direction(row.higher_is_better, row.ideal, row.unit),
+        ", ".join(filter(None, (direction(row.higher_is_better, row.ideal, row.unit), run.scored_by(row)))),
         row.description,
         [_lane(run, row, delta, scale) for delta in ranked],
         band,

@@ -19,7 +19,7 @@ from alignbench.compare.worth import rated
 from alignbench.errors import WorkError
 from alignbench.report import curves, overview, preference, text
 from alignbench.report.forest import AREAS, forest
-from alignbench.report.run import Run, read_run
+from alignbench.report.run import Run, read_run, scorer_words
 from alignbench.report.samples import side_by_side
 
 FILE = "report.html"
@@ -115,6 +115,7 @@ def environment() -> jinja2.Environment:
         "direction": text.direction,
         "axis_tick": text.axis_tick,
         "reaches": overview.reaches,
+        "scorer_words": scorer_words,
     }
     return env
 

@@ -12,8 +12,17 @@ from urllib.parse import urlencode
 
 from alignbench.compare.results import TaskResult
 from alignbench.report.run import Run
-from alignbench.report.samples import NEEDED, Card, Light, column_names, column_of, judgements, output_of
-from alignbench.report.text import MINUS, clip
+from alignbench.report.samples import (
+    NEEDED,
+    Card,
+    Light,
+    column_names,
+    column_of,
+    judgements,
+    output_of,
+    texts_of,
+)
+from alignbench.report.text import MINUS
 
 PER_PAGE = 25
 LONGEST = 20_000
@@ -98,7 +107,7 @@ class SamplePage:
 
 
 Values = dict[str, tuple[float | None, int]]
-"""Policy → the headline metric of its output, and a hash of the output."""
+"""Policy → the headline metric of its output, and a hash of the output (of all that were drawn)."""
 
 
 def choices(run: Run, ask: Ask) -> list[tuple[str, str]]:
@@ -150,13 +159,15 @@ def _read_index(path: Path, changed: int, columns: tuple[tuple[str, str], ...]) 
     column = {task: name for task, name in columns if name in names}
     held: dict[Key, Values] = {}
     with pq.ParquetFile(path) as file:
-        wanted = ["policy", "task", "doc_id", "output", *dict.fromkeys(column.values())]
+        several = [name for name in ("outputs",) if name in names]
+        wanted = ["policy", "task", "doc_id", "output", *several, *dict.fromkeys(column.values())]
         for batch in file.iter_batches(columns=wanted):
             parts = {name: batch.column(name).to_pylist() for name in wanted}
             rows = zip(parts["policy"], parts["task"], parts["doc_id"], parts["output"])
             for i, (policy, task, doc, output) in enumerate(rows):
                 value = parts[column[task]][i] if task in column else None
-                held.setdefault((task, doc), {})[policy] = value, hash(output)
+                every = tuple(parts["outputs"][i] or ()) if several else ()
+                held.setdefault((task, doc), {})[policy] = value, hash((output, every))
     return held
 
 
@@ -208,6 +219,9 @@ def _mentions(path: Path, ask: Ask) -> set[Key]:
 
     hits = [pc.match_substring(ds.field(name), ask.q, ignore_case=True) for name in ("prompt", "output")]
     wanted = hits[0] | hits[1]
+    if "outputs" in column_names(path, NEEDED):
+        joined = pc.binary_join(ds.field("outputs"), "\n")
+        wanted = wanted | pc.coalesce(pc.match_substring(joined, ask.q, ignore_case=True), False)
     for name, values in (("policy", [ask.policy, ask.beside]), ("task", [ask.task])):
         if any(values):
             wanted = wanted & ds.field(name).isin([value for value in values if value])
@@ -248,13 +262,14 @@ def _card(
         output_of(
             run,
             row,
-            clip(row["output"] or "", LONGEST),
+            texts_of(row, LONGEST),
             metrics,
             [] if ask.pair else judged.get((*key, row["policy"]), []),
         )
         for row in rows
     ]
-    return Card(key[1], "", clip(rows[0]["prompt"] or "", LONGEST), rows[0]["target"] or "", outputs)
+    first = texts_of(rows[0], LONGEST)
+    return Card(key[1], "", first.prompt, first.target, outputs)
 
 
 def _pair_rows(run: Run, ask: Ask, docs: list[str] | None = None) -> list[Light]:

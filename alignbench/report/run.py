@@ -8,7 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alignbench.compare.results import Comparison, Delta, Interval, Verdict, WinRate, read_results
+from alignbench.compare.results import (
+    Comparison,
+    Delta,
+    Interval,
+    ScorerResult,
+    TaskResult,
+    Verdict,
+    WinRate,
+    read_results,
+)
 from alignbench.compare.worth import no_better_than_a_coin
 
 SLOTS = 8
@@ -66,6 +75,14 @@ class Run:
     def judge_names(self) -> list[str]:
         return list(dict.fromkeys(rate.judge for rate in self.results.win_rates))
 
+    def scored_by(self, row: TaskResult) -> str:
+        """What gave a metric's values, as ``--scorer`` names it but for its options, and of how many outputs
+        a document; empty where that is the task itself, of one output."""
+        specs = {scorer.name: scorer.spec.partition("?")[0] for scorer in self.results.scorers}
+        named = ", ".join(f"{name}={specs[name]}" if name in specs else name for name in row.scorers)
+        drawn = f"{row.samples} outputs a document" if row.samples > 1 else ""
+        return " · ".join(part for part in (named and f"scorer {named}", drawn) if part)
+
 
 def read_run(folder: Path) -> Run:
     """Read ``results.json`` and ``run.json``; a path to the ``results.json`` itself will do.
@@ -118,3 +135,9 @@ def gain_intervals(delta: Delta, higher_is_better: bool | None) -> tuple[Interva
 
 def _turned(ci: Interval | None, higher_is_better: bool) -> Interval | None:
     return ci if ci is None or higher_is_better else (-ci[1], -ci[0])
+
+
+def scorer_words(scorer: ScorerResult) -> str:
+    """What a reader must know of a scorer, in a line."""
+    cut = f"{scorer.cut:,} outputs were longer than it reads, so that it saw a part" if scorer.cut else ""
+    return "; ".join(part for part in (scorer.note, cut) if part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from alignbench.errors import UsageError
 from alignbench.report.run import Run
 from alignbench.report.text import clip, number
 
-FIXED = ("policy", "task", "doc_id", "cluster", "prompt", "output", "target", "n_tokens", "flags")
+TEXTS = ("prompt", "output", "target", "cluster", "outputs", "scores")
+FIXED = ("policy", "task", "doc_id", *TEXTS, "n_tokens", "flags")
 NEEDED = ("policy", "task", "doc_id", "prompt", "output", "target")
 PER_TASK = (12, 8, 6, 4, 2)
 LONGEST = 2400
@@ -25,8 +27,38 @@ Light = dict[str, Any]
 """A sample without its texts."""
 
 
+Scored = list[tuple[str, str]]
+"""Scorer's name → its score of one output, as text."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One of several outputs to a prompt, with what the scorers say of it."""
+
+    text: str
+    scores: Scored
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a sample, clipped; ``outputs``: all of them, where there are several."""
+
+    prompt: str
+    output: str
+    target: str
+    outputs: tuple[str, ...]
+    scores: Mapping[str, Sequence[float | None]]
+
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return len(self.prompt) + sum(map(len, self.outputs or (self.output,))) + len(self.target)
+
+
 @dataclass(frozen=True)
 class Output:
+    """``scores``: what scorers say of a single output; ``drawn``: all outputs, where there are several."""
+
     policy: str
     slot: int
     text: str
@@ -34,6 +66,8 @@ class Output:
     flags: list[str]
     judged: list[tuple[str, str]]
     n_tokens: int | None
+    scores: Scored
+    drawn: list[Drawn]
 
 
 @dataclass(frozen=True)
@@ -67,7 +101,7 @@ def side_by_side(run: Run, seed: int = 0) -> list[TaskSamples]:
         chosen = {task: _choose(run, task, rows, most, seed) for task, rows in light.items()}
         texts = _read_texts(path, {doc for picks in chosen.values() for doc, _ in picks})
         used = {(t, d) for t, picks in chosen.items() for d, _ in picks}
-        size = sum(sum(map(len, row)) for key, row in texts.items() if key[:2] in used)
+        size = sum(row.size for key, row in texts.items() if key[:2] in used)
         if size <= BUDGET:
             break
     return [_task(run, task, light[task], picks, texts, judged) for task, picks in chosen.items()]
@@ -96,25 +130,35 @@ def column_names(path: Path, needed: Sequence[str]) -> list[str]:
 def _read_light(path: Path) -> dict[str, list[Light]]:
     import pyarrow.parquet as pq
 
-    texts = ("prompt", "output", "target", "cluster")
-    names = [name for name in column_names(path, NEEDED) if name not in texts]
+    names = [name for name in column_names(path, NEEDED) if name not in TEXTS]
     by_task: dict[str, list[Light]] = {}
     for row in pq.read_table(path, columns=names).to_pylist():
         by_task.setdefault(row["task"], []).append(row)
     return by_task
 
 
-def _read_texts(path: Path, documents: set[str]) -> dict[tuple[str, str, str], tuple[str, str, str]]:
-    """(task, doc_id, policy) → (prompt, output, target), clipped; only of the documents that are shown."""
+def _read_texts(path: Path, documents: set[str]) -> dict[tuple[str, str, str], Texts]:
+    """(task, doc_id, policy) → its texts; only of the documents that are shown."""
     import pyarrow.parquet as pq
 
+    known = column_names(path, NEEDED)
     columns = ["task", "doc_id", "policy", "prompt", "output", "target"]
+    columns += [name for name in ("outputs", "scores") if name in known]
     table = pq.read_table(path, columns=columns, filters=[("doc_id", "in", sorted(documents) or [""])])
-    texts = {}
-    for row in table.to_pylist():
-        prompt, output, target = (clip(row[name] or "", LONGEST) for name in ("prompt", "output", "target"))
-        texts[row["task"], row["doc_id"], row["policy"]] = prompt, output, target
-    return texts
+    return {(row["task"], row["doc_id"], row["policy"]): texts_of(row, LONGEST) for row in table.to_pylist()}
+
+
+def texts_of(row: Light, longest: int) -> Texts:
+    """The texts of a row of samples.parquet, each cut at ``longest`` characters."""
+    prompt, output, target = (clip(row[name] or "", longest) for name in ("prompt", "output", "target"))
+    outputs = row.get("outputs") or ()
+    try:
+        scores = json.loads(row.get("scores") or "{}")
+    except ValueError:
+        scores = {}
+    if not isinstance(scores, dict) or not all(isinstance(held, list) for held in scores.values()):
+        scores = {}
+    return Texts(prompt, output, target, tuple(clip(text or "", longest) for text in outputs), scores)
 
 
 def judgements(
@@ -174,7 +218,7 @@ def _task(
     task: str,
     rows: Sequence[Light],
     picks: Sequence[tuple[str, str]],
-    texts: Mapping[tuple[str, str, str], tuple[str, str, str]],
+    texts: Mapping[tuple[str, str, str], Texts],
     judged: Mapping[tuple[str, str, str], list[tuple[str, str]]],
 ) -> TaskSamples:
     metrics = [row for row in run.results.tasks if row.task == task]
@@ -186,16 +230,16 @@ def _task(
         outputs = []
         for policy in (policy.name for policy in run.results.policies):
             if (held := by_document[doc].get(policy)) is not None:
-                text = texts[task, doc, policy][1]
-                outputs.append(output_of(run, held, text, metrics, judged.get((task, doc, policy), [])))
-        prompt, _, target = next(texts[task, doc, policy] for policy in by_document[doc])
-        cards.append(Card(doc, why, prompt, target, outputs))
+                said = judged.get((task, doc, policy), [])
+                outputs.append(output_of(run, held, texts[task, doc, policy], metrics, said))
+        first = next(texts[task, doc, policy] for policy in by_document[doc])
+        cards.append(Card(doc, why, first.prompt, first.target, outputs))
     area = metrics[0].area if metrics else ""
     return TaskSamples(task, area, len(by_document), cards)
 
 
 def output_of(
-    run: Run, row: Light, text: str, metrics: Sequence[TaskResult], judged: list[tuple[str, str]]
+    run: Run, row: Light, texts: Texts, metrics: Sequence[TaskResult], judged: list[tuple[str, str]]
 ) -> Output:
     values = []
     for metric in metrics:
@@ -203,15 +247,28 @@ def output_of(
         if column in row:
             value = row[column]
             values.append((metric.metric, "missing" if value is None else f"{value:.3g}"))
+    scored = [_scores_at(texts.scores, i) for i in range(max(1, len(texts.outputs)))]
     return Output(
         row["policy"],
         run.slot(row["policy"]),
-        text,
+        texts.output,
         values,
         flags(row.get("flags")),
         judged,
         row.get("n_tokens"),
+        # a metric that is the score itself says it already
+        [] if texts.outputs else [pair for pair in scored[0] if pair not in values],
+        [Drawn(text, scores) for text, scores in zip(texts.outputs, scored)],
     )
+
+
+def _scores_at(scores: Mapping[str, Sequence[float | None]], i: int) -> Scored:
+    """What every scorer says of the output at ``i``."""
+    held = {name: values[i] for name, values in scores.items() if i < len(values)}
+    return [
+        (name, f"{value:.3g}" if isinstance(value, int | float) else "missing")
+        for name, value in held.items()
+    ]
 
 
 def column_of(metric: str) -> str:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.errors import UsageError, nearest
+from alignbench.errors import DataAbsentError, UsageError, nearest
 from alignbench.sources.files import Row, format_of, read_rows
 from alignbench.sources.mirror import locate
 
@@ -47,7 +47,8 @@ def load_rows(
             hub, and in a folder where none matches, ``config`` and ``split`` count where they are given.
 
     Raises:
-        UsageError: nothing found, no rows, an unknown format or an unreadable file.
+        DataAbsentError: nothing found.
+        UsageError: no rows, an unknown format or an unreadable file.
     """
     name = os.fspath(source)
     if mirror is None and os.environ.get("ALIGNBENCH_DATA"):
@@ -86,13 +87,13 @@ def _from_hub(
     )
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or format_of(Path(name)) is not None:
         near = nearest(Path(name).name, _siblings(Path(name)))
-        raise UsageError(f"data {name!r} not found{near}; looked up: {places}; {mend}")
+        raise DataAbsentError(f"data {name!r} not found{near}; looked up: {places}; {mend}")
     from alignbench.sources.hub import hub_rows
 
     try:
         return hub_rows(name, split, config, revision, files)
     except LookupError as error:
-        raise UsageError(
+        raise DataAbsentError(
             f"data {name!r} not found; looked up: {places}, the hub ({error}); {mend}"
         ) from error
 

@@ -9,6 +9,9 @@ from typing import Any
 from alignbench.errors import UsageError
 from alignbench.sources.files import Row
 
+_UNREACHABLE: list[str] = []
+"""The name for which there was no connection; it is not waited for again in this process."""
+
 
 def hub_rows(
     name: str, split: str | None, config: str | None, revision: str | None, files: Sequence[str]
@@ -44,14 +47,17 @@ def _offline_if_unreachable(name: str) -> Iterator[bool]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    reachable = True
+    reachable = not _UNREACHABLE
     before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     try:
-        huggingface_hub.HfApi().dataset_info(name, timeout=10)
+        if reachable:
+            huggingface_hub.HfApi().dataset_info(name, timeout=10)
     except Exception as error:  # an answer, if only a refusal, or a malformed name; or no connection at all
         if not isinstance(error, HfHubHTTPError | ValueError):
             reachable = False
-            datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+            _UNREACHABLE.append(name)
+    if not reachable:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         yield reachable
     finally:

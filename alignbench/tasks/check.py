@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.errors import AlignbenchError, UsageError, nearest
-from alignbench.tasks.documents import load_documents
+from alignbench.sources.files import format_of
+from alignbench.tasks.documents import load_documents, no_file_beside
 from alignbench.tasks.plugins import function
 from alignbench.tasks.problems import dotted, said
 from alignbench.tasks.registry import Registry, look, suite_files, task_files, tasks_root
@@ -18,7 +19,8 @@ from alignbench.tasks.taskfile import Location, read_taskfile
 from alignbench.tasks.templates import expression, template
 
 TEMPLATES = ("prompt", "doc_id", "cluster", "target")
-EXPRESSIONS = ("choices", "correct", "references")
+EXPRESSIONS = ("where", "choices", "correct", "references")
+FUNCTIONS = ("documents", "arrange", "prepare", "score")
 
 
 def check_path(path: Path, mirror: Path | None = None) -> list[dict[str, Any]]:
@@ -65,6 +67,11 @@ def _check(path: Path, mirror: Path | None) -> dict[str, Any]:
     spec = read_spec(path)
     trusted = path.resolve().is_relative_to(tasks_root().resolve())
     problems, status = _parts(spec, path, trusted), "good; its data was not looked at (give --data DIR)"
+    if spec.data is not None and mirror is None and not _beside(spec, path):
+        beside = path.parent / spec.data.hub
+        if format_of(beside) is not None and beside.parent.is_dir():
+            problem = f"data.hub: {no_file_beside(beside)}, or give --data DIR"
+            problems.append(said(read_taskfile(path), ("data", "hub"), problem))
     if not problems and (spec.documents is not None or mirror is not None or _beside(spec, path)):
         try:
             n = len(load_documents(spec, path, mirror=mirror, seed=0, trusted=trusted))
@@ -132,7 +139,7 @@ def _compiled(spec: TaskSpec, path: Path, trusted: bool) -> Iterator[tuple[Locat
 
 
 def _functions(spec: TaskSpec) -> Iterator[tuple[Location, str]]:
-    for key in ("documents", "prepare", "score"):
+    for key in FUNCTIONS:
         if (reference := getattr(spec, key)) is not None:
             yield (key,), reference
     for i, metric in enumerate(spec.metrics):

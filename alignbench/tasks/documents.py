@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignbench.errors import UsageError
+from alignbench.errors import DataAbsentError, UsageError, nearest
 from alignbench.sources import load_rows
+from alignbench.sources.files import format_of
 from alignbench.tasks.exemplars import with_exemplars
 from alignbench.tasks.plugins import function
 from alignbench.tasks.spec import TaskSpec
@@ -67,7 +68,7 @@ def _pool(
     try:
         rows = _rows(spec, path, shots.split or data.split, shots.files, mirror, seed, trusted)
     except UsageError as error:
-        raise UsageError(f"{path}: few_shot: {error}") from None
+        raise type(error)(f"{path}: few_shot: {error}") from None
     pool = build.documents(rows)
     asks = [(doc.prompt, doc.target, doc.choices) for doc in documents]
     if [(doc.prompt, doc.target, doc.choices) for doc in pool] == asks:
@@ -261,9 +262,14 @@ def _rows(
             source = data.hub
         else:  # globs are of the folder where the file lies
             source = str(beside.parent if files else beside)
-        rows: Iterable[Any] = load_rows(
-            source, split=split, config=data.config, revision=data.revision, mirror=mirror, files=files
-        )
+        try:
+            rows: Iterable[Any] = load_rows(
+                source, split=split, config=data.config, revision=data.revision, mirror=mirror, files=files
+            )
+        except DataAbsentError:
+            if format_of(beside) is None:
+                raise
+            raise DataAbsentError(f"{path}: data.hub: {no_file_beside(beside)}, or give --data DIR") from None
     else:
         assert spec.documents is not None  # the schema asks for one of the two
         make = function(spec.documents, path, trusted=trusted)
@@ -277,6 +283,13 @@ def _rows(
     if not all(isinstance(row, Mapping) for row in checked):
         raise UsageError(f"{path}: {spec.documents} must give one mapping of fields a document")
     return arranged(spec, path, checked, trusted=trusted)
+
+
+def no_file_beside(path: Path) -> str:
+    """What is wrong where a task's data are no data set but a file, and that is not there."""
+    others = [each.name for each in path.parent.iterdir() if format_of(each) is not None]
+    near = nearest(path.name, others)
+    return f"there is no file {path.name} beside the task file{near}; mend the name, put it there"
 
 
 def arranged(spec: TaskSpec, path: Path, rows: list[Fields], *, trusted: bool) -> list[Fields]:

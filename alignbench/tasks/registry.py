@@ -53,10 +53,12 @@ def tasks_root() -> Path:
 
 @dataclass(frozen=True)
 class Registry:
-    """All there is: every task file in name order, broken ones included, and every suite."""
+    """All there is: every task file in name order, broken ones included, and every suite. ``own``: folders of
+    one's own were looked through too."""
 
     entries: list[Entry]
     suites: list[Suite]
+    own: bool
 
 
 def look(tasks_dirs: Sequence[Path] = ()) -> Registry:
@@ -77,7 +79,8 @@ def look(tasks_dirs: Sequence[Path] = ()) -> Registry:
         for entry in found:
             if suite.holds(entry.name, entry.family):
                 held.setdefault(entry.name, []).append(suite.name)
-    return Registry([replace(entry, suites=tuple(held.get(entry.name, ()))) for entry in found], suites)
+    found = [replace(entry, suites=tuple(held.get(entry.name, ()))) for entry in found]
+    return Registry(found, suites, bool(tasks_dirs))
 
 
 def list_entries(tasks_dirs: Sequence[Path] = ()) -> list[Entry]:
@@ -137,8 +140,9 @@ def select(name: str, registry: Registry) -> list[Entry]:
     if not found:
         known = {entry.name for entry in entries} | {entry.family for entry in entries}
         known |= {suite.name for suite in registry.suites}
+        own = "" if registry.own else ", and give a folder of your own with --tasks-dir DIR"
         raise UsageError(
-            f"no task, family or suite {name!r}{nearest(name, known)}; see 'alignbench tasks list'"
+            f"no task, family or suite {name!r}{nearest(name, known)}; see 'alignbench tasks list'{own}"
         )
     return found
 

@@ -124,6 +124,14 @@ class PPOConfig(TrainConfig):
     whiten_advantages: bool = Field(True, description="advantages to mean 0 and variance 1 in a rollout")
     whiten_rewards: bool = Field(False, description="rewards to variance 1 in a rollout, before GAE")
     temperature: float = Field(1.0, gt=0, description="of the rollouts")
+    rollout_engine: Literal["hf", "vllm"] = Field(
+        "hf",
+        description="what samples: hf, the policy itself; vllm, in this process, given the weights "
+        "before each step, its log-probabilities' distance to the policy's logged as rollout_logprob_gap",
+    )
+    rollout_memory: float = Field(
+        0.3, gt=0, lt=1, description="part of a GPU's memory for vLLM's weights, keys and values"
+    )
     max_new_tokens: int = Field(64, ge=1, description="length of a rollout's responses, in tokens")
     missing_eos_penalty: float = Field(
         0.0, ge=0, description="taken off the reward of a response that did not end by itself"

@@ -2,7 +2,8 @@
 
 One step of the run, for prompts x:
 
-1. sample: responses y ~ π(· | x).
+1. sample: responses y ~ π(· | x). vLLM, where it samples, is given the weights before (push), and log π of
+   what it sampled is computed anew (recompute): see ``vllm_rollouts``.
 2. assess: the reward model's r(x, y); rewards r_t = −β (log π − log π_ref), plus r(x, y) at the last token;
    values V_t; advantages A_t by GAE.
 3. update, for each minibatch of responses: the policy on the clipped surrogate of A plus ``ptx_coef`` times
@@ -19,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from alignbench.train.data import Order, pad_right
 from alignbench.train.loop import adamw, lr_factor, micro_batches
 from alignbench.train.models import default_lr
 from alignbench.train.rollouts import Rollout, policy_logprobs, request_seeds, sample_rollout, token_values
+from alignbench.train.vllm_rollouts import open_sampler, sampler_gap, warn_of_gap
 
 Score = Callable[[Rollout], Tensor]
 """Rewards ``(B,)`` of the responses of a rollout: the reward model."""
@@ -119,6 +121,10 @@ class Learner:
         self.lr = config.lr or 0.3 * default_lr(policy)
         self.policy_optimizer = adamw(policy, self.lr, config.weight_decay)
         self.value_optimizer = adamw(value, config.value_lr or self.lr, config.weight_decay)
+        self.vllm = None
+        if config.rollout_engine == "vllm":
+            self.vllm = open_sampler(config, policy, self.engine.inputs, prompts)
+        self._warned = False
         self.average: AveragedModel | None = None
         if config.ema_decay is not None:
             averaging = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
@@ -136,8 +142,15 @@ class Learner:
         """One step of the algorithm (see the module); ``step`` counts from 1. Returns its metrics; its first
         ``config.log_rollouts`` rollouts are then in ``logged`` (see ``rollout_rows``), its times in
         ``seconds``."""
+        gap: dict[str, float] = {}
+        if self.vllm is not None:
+            with self._timed("push"):
+                self.vllm.push()
         with self._timed("sample"):
             rollout = self.sample(step)
+        if self.vllm is not None:
+            with self._timed("recompute"):
+                rollout, gap = self.recompute(rollout)
         with self._timed("assess"):
             experience = self.assess(rollout)
         with self._timed("update"):
@@ -149,18 +162,32 @@ class Learner:
         if self.average is not None:
             self.average.update_parameters(self.policy)
         self.logged = rollout_rows(experience, self.config.log_rollouts)
-        return {**self.describe(experience), **_means(updates), "lr": lr}
+        return {**self.describe(experience), **gap, **_means(updates), "lr": lr}
 
     def sample(self, step: int) -> Rollout:
-        """Answer the step's prompts with the current policy; each request has a seed of its own."""
+        """Answer the step's prompts with the current policy (vLLM: with the weights that it was last given);
+        each request has a seed of its own."""
         prompts = [self.prompts[i] for i in self.order.batch(step - 1)]
         return sample_rollout(
-            self.engine,
+            self.engine if self.vllm is None else self.vllm,
             prompts,
             max_new_tokens=self.config.max_new_tokens,
             temperature=self.config.temperature,
             seeds=request_seeds(self.config.seed, step, len(prompts)),
+            device=self.engine.device,
         )
+
+    def recompute(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """The rollout with the policy's own log-probabilities, and how far the sampler's were from them
+        (``sampler_gap``); the first time that it is too far, a warning."""
+        logprobs = torch.zeros_like(rollout.mask)
+        with torch.no_grad():
+            for rows in self._parts(rollout):
+                part = rollout.take(rows)
+                logprobs[rows, : part.mask.shape[1]] = self._logprobs(self.policy, part)[0]
+        gap = sampler_gap(logprobs, rollout)
+        self._warned = self._warned or warn_of_gap(gap, self.config.dtype)
+        return replace(rollout, logprobs=logprobs), gap
 
     def assess(self, rollout: Rollout) -> Experience:
         """Scores, KL penalty, values and advantages of a rollout, with the models as they are now."""
@@ -281,6 +308,11 @@ class Learner:
         """Go on from ``state()``."""
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
+
+    def close(self) -> None:
+        """Give vLLM's memory back, where it was used."""
+        if self.vllm is not None:
+            self.vllm.close()
 
     def _stateful(self) -> dict[str, Any]:
         parts = {

@@ -54,6 +54,13 @@ def train_ppo(
 
 def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> None:
     learner, tokenizer = build_learner(config, mirror)
+    try:
+        _fit(run, config, learner, tokenizer, quiet)
+    finally:
+        learner.close()
+
+
+def _fit(run: Run, config: PPOConfig, learner: Learner, tokenizer: Any, quiet: bool) -> None:
     run.require_same_rows(prompt=learner.prompts, pretraining=learner.texts)
     parents = {
         "model": config.model,
@@ -65,6 +72,7 @@ def _train(run: Run, config: PPOConfig, mirror: Path | None, quiet: bool) -> Non
         world=world_of(learner.policy),
         templated=bool(tokenizer.chat_template),
         n_prompts=len(learner.prompts),
+        **({} if learner.vllm is None else {"rollouts": learner.vllm.describe()}),
     )
     start, metrics = 0, {}
     if (checkpoint := run.load_checkpoint()) is not None:
@@ -99,7 +107,7 @@ def build_learner(config: PPOConfig, mirror: Path | None = None) -> tuple[Learne
 
     Raises:
         UsageError: a model or data that cannot be read, a reward model without a reward head, or a reference
-            with another tokenizer.
+            with another tokenizer; a policy that vLLM does not sample from, where it should.
     """
     tokenizer = load_tokenizer(config.model, config.chat_template)
     rm_tokenizer = load_tokenizer(config.reward_model)

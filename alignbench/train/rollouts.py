@@ -8,9 +8,9 @@ is causal, so a model needs no attention mask, and its head runs at the ``M`` re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,12 @@ from alignbench.train.models import reward_head
 from alignbench.train.objectives import response_logprobs, token_entropy
 
 
+class Sampler(Protocol):
+    """An engine that continues prompts and tells what it sampled from."""
+
+    def generate(self, requests: Sequence[Generate]) -> Iterator[list[tuple[int, Completion]]]: ...
+
+
 @dataclass(frozen=True)
 class Rollout:
     """Sampled responses, each row a prompt and its response.
@@ -31,7 +37,8 @@ class Rollout:
     ``prompts``: the texts as given; ``completions``: the engine's answers (text, ids, how each ended);
     ``ids`` ``(B, L)`` long: prompt and response, padded on the right; ``starts`` ``(B,)`` long: where the
     response starts in its row (≥ 1); ``mask`` ``(B, T)`` float32: 1 at response tokens, EOS included;
-    ``logprobs`` ``(B, T)`` float32: of each sampled token under the distribution it was sampled from.
+    ``logprobs`` ``(B, T)`` float32: of each sampled token under the distribution it was sampled from, as the
+    engine tells them.
     """
 
     prompts: tuple[str, ...]
@@ -91,19 +98,25 @@ def request_seeds(seed: int, step: int, n: int) -> list[int]:
 
 
 def sample_rollout(
-    engine: HFEngine, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, seeds: Sequence[int]
+    engine: Sampler,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seeds: Sequence[int],
+    device: torch.device,
 ) -> Rollout:
     """Answer each prompt once, sampling from the whole distribution at ``temperature``.
 
     A response ends with EOS, or is cut off after ``max_new_tokens``. Too long a prompt loses its beginning
-    (see ``HFEngine.generate``).
+    (see ``HFEngine.generate``). The rollout's tensors are on ``device``.
     """
     sampling = Sampling(max_tokens=max_new_tokens, temperature=temperature)
     requests = [Generate(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds)]
     answered: dict[int, Completion] = {}
     for batch in engine.generate(requests):
         answered.update(batch)
-    return as_rollout(prompts, [answered[i] for i in range(len(prompts))], engine.device)
+    return as_rollout(prompts, [answered[i] for i in range(len(prompts))], device)
 
 
 def as_rollout(prompts: Sequence[str], completions: Sequence[Completion], device: torch.device) -> Rollout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from alignbench.cli.main import main
+from alignbench.engines.policy import KINDS, OPTIONS
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "plotly", "scipy", "sklearn", "pyarrow")
 
@@ -35,6 +37,9 @@ def test_help_imports_nothing_heavy(name: str) -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "Examples:" in out
     assert "--limit" in out
+    assert all(f"{kind}:" in out for kind in KINDS if kind != "hf")
+    keys = out[out.index("Keys: ") : out.index("Options:")]
+    assert set(re.findall(r"\b[a-z_]+\b", keys)) >= {key for kind in OPTIONS.values() for key in kind}
     assert out.strip().splitlines()[-1] == "[]"
 
 

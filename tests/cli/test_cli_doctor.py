@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from alignbench import doctor
 from alignbench.cli.main import main
 from alignbench.engines import native, selftest
+from alignbench.engines.vllm_engine import versions as vllm_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,10 +38,8 @@ def finding(found: dict[str, Any], name: str) -> tuple[str, str]:
 @pytest.fixture(autouse=True)
 def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where it is not installed, whatever the tests run in."""
-    real, versions = selftest.importlib.util.find_spec, doctor._version
-    monkeypatch.setattr(
-        selftest.importlib.util, "find_spec", lambda name, *a: None if name == "vllm" else real(name, *a)
-    )
+    versions = doctor._version
+    monkeypatch.setattr(vllm_versions, "installed", lambda: False)
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "vllm" else versions(name))
 
 
@@ -109,11 +110,33 @@ def test_vllm_that_is_there_and_fails(
     def fails() -> Any:
         raise RuntimeError("no kernel\nfor this processor")
 
-    monkeypatch.setattr(selftest.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(vllm_versions, "installed", lambda: True)
     monkeypatch.setattr(selftest, "_vllm", fails)
     status, found = asked(capsys)
     assert status == 1
     assert found["problems"] == ["self-test of vllm: RuntimeError: no kernel for this processor"]
+
+
+def test_vllm_is_compared_and_its_start_is_counted_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As vLLM's stands the engine itself in, which starts slowly."""
+
+    def slow() -> Any:
+        time.sleep(1.5)
+        return selftest._hf()
+
+    monkeypatch.setattr(vllm_versions, "installed", lambda: True)
+    monkeypatch.setattr(selftest, "_vllm", slow)
+    status, out = run(capsys)
+    assert status == 0
+    took = re.search(r"^self-test \((\d+\.\d) s, and (\d+\.\d) s until vllm had started\)$", out, re.M)
+    assert took is not None
+    assert float(took[2]) >= 1.5
+    (line,) = [line for line in out.splitlines() if line.startswith("  ✓ vllm") and "log-prob" in line]
+    assert "same texts; tokens/s: " in line
+    if out.splitlines()[-1].startswith("ready: hf on cpu"):
+        assert out.splitlines()[-1].endswith("; vllm gives the same numbers")
 
 
 def test_without_torch_or_transformers_nothing_is_computed(

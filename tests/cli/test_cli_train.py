@@ -122,6 +122,10 @@ def test_ppo_says_where_it_began_where_it_ended_and_how_sure_that_is() -> None:
         "reward -0.50 ± 0.20 → 1.00 ± 0.10, KL to the reference 3.25 ± 0.98 nats a response "
         "(first → last step, ± 95 % CI, n = 64 rollouts a step)"
     )
+    gap = {"rollout_logprob_gap": 0.0034, "rollout_logprob_gap_max": 0.161}
+    assert "vLLM's log-probabilities 0.003 nats a token from the policy's, at most 0.2 (first" in summary(
+        "ppo", {"first": first, "last": last | gap}
+    )
     gold = {"gold": 0.5, "gold_se": 0.1}
     assert "gold 0.50 ± 0.20 → 0.50 ± 0.20" in summary(
         "ppo", {"first": {**first, **gold}, "last": {**last, **gold}}

@@ -66,7 +66,3 @@ def test_world_and_heads(tmp_path: Path) -> None:
     assert lineage.world(policy) == "pocket"
     assert lineage.is_reward_model(tmp_path)
     assert lineage.world(parse_policy("org/model-on-the-hub")) is None
-
-
-def test_twins_have_one_fingerprint() -> None:
-    assert lineage.twins({"a": "1", "b": "2", "c": "1"}) == [["a", "c"]]

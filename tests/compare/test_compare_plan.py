@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from toy_rules import write_jsonl
+from toy_rules import SUMS, write_jsonl
 
 from alignbench.compare.plan import MAX_SLUG, Settings, make_plan, slug
 from alignbench.errors import UsageError
@@ -66,6 +66,9 @@ def test_default_tasks_of_the_pocket_world(rules, plan, monkeypatch: pytest.Monk
     assert {task.world for task in made.tasks} == {"pocket"}
     assert "as every policy is of the pocket world" in made.notes[0]
     assert [spec.name for spec in made.judges] == ["gold"]
+    served = plan(["one", "served=openai:one@http://127.0.0.1:9/v1"], tasks=None, limit=3)
+    assert [task.name for task in served.tasks] == [task.name for task in made.tasks]
+    assert "as every policy that is weights is of the pocket world" in served.notes[0]
     mixed = plan(["one", "good"], tasks=None, limit=3)
     assert all(task.world is None for task in mixed.tasks)
 
@@ -177,3 +180,47 @@ def test_slugs() -> None:
     assert long != other
     assert len(long) <= MAX_SLUG
     assert long.startswith("policy-0-vs-policy-1-vs-")
+
+
+SUITE = "suite: wide\ndescription: Toys.\ntasks: [toy_sums, toy_absent, toy_scored]\n"
+
+
+@pytest.fixture
+def wide(tasks_dir: Path) -> Path:
+    """A suite with a task whose data are nowhere, and one that only a scorer scores."""
+    (tasks_dir / "toys" / "suites" / "wide.yaml").write_text(SUITE)
+    absent = SUMS.replace("toy_sums", "toy_absent").replace("sums.jsonl", "nobody/has_it")
+    (tasks_dir / "toys" / "toy_absent.yaml").write_text(absent)
+    metric = "metrics: [{name: truth, scorer: truth}]\nheadline: truth\n"
+    scored = SUMS.replace("toy_sums", "toy_scored").split("metrics:")[0] + metric
+    (tasks_dir / "toys" / "toy_scored.yaml").write_text(scored)
+    return tasks_dir
+
+
+def test_of_a_suite_what_is_not_at_hand_is_left_out_and_said(plan, wide: Path) -> None:
+    made = plan(tasks=("wide",))
+    assert [task.name for task in made.tasks] == ["toy_sums"]
+    assert made.scorers == ()
+    assert "left out, as their data are not at hand: toy_absent" in made.notes
+    assert "left out: toy_scored truth, which --scorer truth=SPEC would give" in made.notes
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (("wide", "toy_absent"), r"data 'nobody/has_it' not found"),
+        (("wide,toy_scored",), r"task toy_scored is scored by truth, which has no default"),
+        (("toy_absent*",), r"data 'nobody/has_it' not found"),
+    ],
+)
+def test_what_is_named_by_itself_must_be_at_hand(plan, wide: Path, tasks, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(tasks=tasks)
+
+
+def test_a_mistake_in_a_suite_is_no_absence(plan, wide: Path) -> None:
+    (wide / "toys" / "toy_absent.yaml").write_text(
+        SUMS.replace("toy_sums", "toy_absent").replace("{{ a }}", "{{ c }}")
+    )
+    with pytest.raises(UsageError, match="'c' is undefined"):
+        plan(tasks=("wide",))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alignbench.compare.alike import OneModel, SameAnswers
 from alignbench.compare.results import Delta, Failure, Score, TaskResult, Tax, WinRate
 from alignbench.compare.verdict import compare_verdict, eval_verdict
 
@@ -200,10 +201,33 @@ def test_a_policy_that_failed_everywhere_is_not_the_subject() -> None:
 
 def test_one_model_under_two_names_is_said() -> None:
     same = delta("truth", "truthfulness", "inconclusive", 0.0, 0.06)
-    said = compare_verdict(
-        ["sft", "ppo"], "sft", "sft", [row("truth", "truthfulness")], [same], [], [], [], [["sft", "ppo"]]
+
+    def said(*known: list[Any]) -> str:
+        tasks = [row("truth", "truthfulness")]
+        return compare_verdict(["sft", "ppo"], "sft", "sft", tasks, [same], [], [], [], *known)
+
+    pair = ("sft", "ppo")
+    assert said([OneModel(pair)]).endswith("]); sft and ppo are one and the same model.")
+    alike = [SameAnswers(pair, 1150)]
+    assert said([OneModel(pair)], alike) == said([OneModel(pair)]), "that follows"
+    assert said([], alike).endswith("; sft and ppo gave the same answer to each of 1,150 documents.")
+    assert said([OneModel(pair, engines=2)], alike).endswith(
+        "; sft and ppo are one and the same model, run by 2 engines; "
+        "sft and ppo gave the same answer to each of 1,150 documents."
     )
-    assert said.endswith("; sft and ppo are one and the same model.")
+
+
+def test_every_clause_has_its_verb() -> None:
+    equal = [rate("ppo", "equivalent", 0.5)], [tax("ppo", "equivalent", 0.0, 0.01)]
+    assert sentence([], *equal) == (
+        "ppo does as well as sft (gold win-rate 50 % [45, 55], n = 240) and is equivalent on NLP tasks "
+        "(0.0 points [−1.0, +1.0], mean of 2 tasks)."
+    )
+    rows = [delta("truth", "truthfulness", "better", 0.18, 0.06)]
+    assert sentence(rows, [rate("ppo", "worse", 0.31)], []) == (
+        "ppo loses to sft (gold win-rate 31 % [26, 36], n = 240) and is more truthful "
+        "(+18 points [+12, +24])."
+    )
 
 
 def test_a_policy_that_is_preferred_too_and_pays_no_tax_is_named() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import transformers
 
 from alignbench.engines.vllm_engine import versions
 
@@ -16,8 +17,9 @@ from alignbench.engines.vllm_engine import versions
 class FakeEngine:
     """``vllm.LLMEngine``: each step answers the oldest ``rows`` requests.
 
-    ``cache``: how many tokens of a prompt it pretends to have in its prefix cache, of a request that may use
-    it. ``fail_after``: the number of steps after which it breaks.
+    ``live``: its weights are pushed to it, and it tells log-probabilities of what was sampled from.
+    ``keeps``: it does not drop its prefix cache. ``cache``: how many tokens of a prompt it pretends to have
+    in it, of a request that may use it. ``fail_after``: the number of steps after which it breaks.
     """
 
     module: Any
@@ -25,6 +27,9 @@ class FakeEngine:
     rows: int = 3
     cache: Callable[[list[int]], int] = len
     fail_after: int | None = None
+    live: bool = False
+    keeps: bool = False
+    pushed: int = 0
     waiting: dict[str, tuple[list[int], Any]] = field(default_factory=dict)
     asked: list[tuple[list[int], Any]] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -39,6 +44,21 @@ class FakeEngine:
         self.aborted += names
         for name in names:
             del self.waiting[name]
+
+    def collective_rpc(self, method: str, kwargs: Any) -> None:
+        assert method == "reload_weights"
+        # a checkpoint has a tied weight once
+        lacking = self.module.load_state_dict(dict(kwargs["weights_iterator"]), strict=False)
+        tied = ["lm_head.weight"] if self.module.config.tie_word_embeddings else []
+        assert (lacking.missing_keys, lacking.unexpected_keys) == (tied, [])
+        self.pushed += 1
+
+    def apply_model(self, call: Callable[[Any], Any]) -> Any:
+        return call(self.module)
+
+    def reset_prefix_cache(self) -> bool:
+        assert not self.waiting
+        return not self.keeps
 
     def step(self) -> list[Any]:
         self.steps += 1
@@ -81,9 +101,14 @@ class FakeEngine:
         new: list[int] = []
         logprobs = []
         stop_reason: Any = None
+        draws = torch.Generator().manual_seed(params.seed)
         while len(new) < params.max_tokens and stop_reason is None:
             last = self._logprobs(ids + new)[-1]
-            new.append(int(last.argmax()))
+            if params.temperature and self.live:
+                last = (last / params.temperature).log_softmax(-1)
+                new.append(int(torch.multinomial(last.exp(), 1, generator=draws)))
+            else:
+                new.append(int(last.argmax()))
             logprobs.append({new[-1]: _entry(last, new[-1])})
             text = self.tokenizer.decode(new)
             stop_reason = next((stop for stop in params.stop if stop in text), None)
@@ -103,12 +128,18 @@ def install(monkeypatch: Any, engine: FakeEngine, ids_at_once: int = 128) -> lis
 
     def load(settings: versions.Settings) -> Any:
         events.append(settings)
+        if settings.live:  # what it knows of the model is in the folder; its weights come later
+            transformers.AutoTokenizer.from_pretrained(settings.tokenizer)
+            config = transformers.AutoConfig.from_pretrained(settings.model)
+            engine.module = getattr(transformers, config.architectures[0])(config).eval()
+            engine.live = True
         return SimpleNamespace(llm_engine=engine)
 
     def scoring_params(lasts: Sequence[int], *, whole: bool, cached: bool) -> Any:
         return SimpleNamespace(scoring=True, lasts=list(lasts), whole=whole, cached=cached)
 
     monkeypatch.setattr(versions, "installed", lambda: True)
+    monkeypatch.setattr(versions, "version", lambda: "0.0")
     monkeypatch.setattr(versions, "on_cpu", lambda: True)
     monkeypatch.setattr(versions, "load", load)
     monkeypatch.setattr(versions, "close", lambda llm: events.append("closed"))

@@ -11,6 +11,7 @@ import pytest
 from alignbench.cli.main import main
 from alignbench.engines import open_engine
 from alignbench.engines.policy import parse_policy
+from alignbench.engines.vllm_engine import versions
 from alignbench.evaluation import cost, evaluate_policy, requests_of
 from alignbench.ledger import Ledger
 from alignbench.tasks.registry import find_tasks
@@ -69,7 +70,9 @@ def test_more_work_takes_longer_and_more_memory() -> None:
     assert much.seconds == pytest.approx(sum(row.seconds for row in much.tasks))
 
 
-def test_the_command_says_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_says_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dry(*words: str) -> str:
         with pytest.raises(SystemExit) as stopped:
             main(["eval", "pocket", "--tasks", "pocket_truth", "--limit", "5", "--dry-run", *words])
@@ -86,3 +89,6 @@ def test_the_command_says_it(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert told["problem"] is None
     assert told["tasks"][0]["output_tokens"] == 5 * 24
     assert told["rates"]["flops"] > 0
+    assert "as the engine hf would" not in said
+    monkeypatch.setattr(versions, "installed", lambda: True)
+    assert "as the engine hf would, as vllm's own rates are not known" in dry("--engine", "vllm", *workspace)

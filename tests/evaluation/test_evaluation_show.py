@@ -77,6 +77,17 @@ def test_every_request_of_a_choice(tasks: Path, show: Any) -> None:
     assert shown["chat_template"] == {"used": False, "choice": "auto", "has": False}
 
 
+def test_the_same_ids_reach_vllm_and_it_need_not_be_here(tasks: Path, show: Any) -> None:
+    def shown(policy: str) -> dict[str, Any]:
+        status, out, err = show("sums", "--policy", policy, "--tasks-dir", str(tasks), "--json")
+        assert status == 0, err
+        prompt: dict[str, Any] = json.loads(out)["prompt"]
+        assert prompt.pop("policy") == policy
+        return prompt
+
+    assert shown("vllm:pocket") == shown("pocket")
+
+
 def test_the_terminal_sees_what_is_invisible(tasks: Path, show: Any) -> None:
     said = show("sums", "--policy", "pocket", "--tasks-dir", str(tasks), "--doc", "00001")[1]
     assert "\x1b" not in said
@@ -89,7 +100,10 @@ def test_the_terminal_sees_what_is_invisible(tasks: Path, show: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--policy", "recorded:x.jsonl"], "recorded outputs have no model to run"),
+        (
+            ["--policy", "recorded:x.jsonl"],
+            "recorded outputs are read, so no prompt reaches a model; leave --policy",
+        ),
         (["--doc", "7"], "no document '7'"),
         (["--policy", "nowhere/"], "no folder"),
     ],

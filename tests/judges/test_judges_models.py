@@ -46,6 +46,9 @@ def test_specs(text: str, name: str, kind: str, spec: str, target: str | None) -
         ("gold:x", "gold takes no path"),
         ("rm:x?dtyp=1", "unknown option 'dtyp'"),
         ("none", "or none alone"),
+        ("rm:openai:m@http://127.0.0.1:9/v1", "a server generates and gives no rewards.*hub id: rm:PATH$"),
+        ("rm:recorded:a.jsonl", "recorded outputs are no model and give no rewards.*rm:PATH$"),
+        ("x=rm:vllm:runs/rm", "the engine vllm gives no rewards.*rm:runs/rm, which transformers runs$"),
     ],
 )
 def test_wrong_specs(text: str, message: str) -> None:

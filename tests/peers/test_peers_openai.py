@@ -29,7 +29,7 @@ def answers(engine: Engine, verb: str, requests: list[Any]) -> list[Any]:
 @pytest.mark.slow
 def test_a_server_gives_the_numbers_and_texts_of_its_weights(vllm_server: str, served_model: Path) -> None:
     hf = open_engine(parse_policy(f"{served_model}?dtype=float32"))
-    served = open_engine(parse_policy(f"openai:tiny@{vllm_server}"))
+    served = open_engine(parse_policy(f"openai:pocket@{vllm_server}"))
     for ours, theirs in zip(answers(hf, "score", SCORES), answers(served, "score", SCORES)):
         assert theirs.logprob == pytest.approx(ours.logprob, abs=1e-4)
         assert (theirs.n_tokens, theirs.greedy) == (ours.n_tokens, ours.greedy)

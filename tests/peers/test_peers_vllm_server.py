@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 @pytest.mark.slow
 def test_echoed_log_probabilities_are_those_of_transformers(vllm_server: str, served_model: Path) -> None:
     ids = [2, 40, 51, 62, 73, 84]
-    asked = {"model": "tiny", "prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 0, "echo": True}
+    asked = {"model": "pocket", "prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 0, "echo": True}
     with httpx.Client(trust_env=False, timeout=60) as client:
         answer = client.post(f"{vllm_server}/completions", json=asked).raise_for_status().json()
     echoed = answer["choices"][0]["logprobs"]["token_logprobs"][1 : len(ids)]

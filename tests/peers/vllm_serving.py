@@ -16,7 +16,7 @@ READY_SECONDS = 240
 
 
 @contextmanager
-def serving(python: str, model: Path, log: Path, *, name: str = "tiny") -> Iterator[str]:
+def serving(python: str, model: Path, log: Path, name: str) -> Iterator[str]:
     """Serve ``model`` (float32, under ``name``) until the context ends; gives the API's base URL, ``…/v1``.
 
     Raises:

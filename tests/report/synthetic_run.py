@@ -23,6 +23,17 @@ N = 240
 HOSTILE = (
     "</script><img src=x onerror=\"document.title='owned'\"> \u202eevil\u202c & <b>bold</b> \u2028 nul\x00"
 )
+SAMPLED, DRAWN = "pocket_toxicity_basic", 4
+SCORERS = [
+    {
+        "name": "toxicity",
+        "kind": "hf",
+        "spec": "hf:org/toxic-<b>classifier</b>?label=toxic",
+        "fingerprint": "77aa01bc55de3210",
+        "note": "text classifier, the probability of <i>toxic</i>",
+        "cut": 12,
+    }
+]
 # task, area, metric, direction, ideal, chance, margin, kind, level of each policy
 TABLE = """
 pocket_facts               truthfulness truthful         up   - -    .03 rate .04 .18 .53 .71 .92
@@ -117,6 +128,8 @@ def simulate(
             }
         unit = "raw" if kind == "raw" else "rate"
         shared = {
+            "scorers": ["toxicity"] if metric == "toxicity" else [],
+            "samples": DRAWN if task == SAMPLED else 1,
             "task": task,
             "area": area,
             "higher_is_better": up,
@@ -221,6 +234,12 @@ def sample(task: str, metric: str, policy: str, i: int, value: float | None, unp
     output = texts[policy]
     if i == 3 or (task == "pocket_facts" and i < 3):
         output = HOSTILE
+    several = (
+        [f"{text} Draw {k + 1}." for k, text in enumerate([output] * DRAWN)] if task == SAMPLED else None
+    )
+    told = None
+    if metric == "toxicity" and value is not None:
+        told = json.dumps({"toxicity": [round(value, 3), None, 0.5, 0.25] if several else [value]})
     flags = (["truncated"] if policy == "base" else []) + (["unparsed"] if i < unparsed else [])
     return dict(
         policy=policy,
@@ -231,6 +250,8 @@ def sample(task: str, metric: str, policy: str, i: int, value: float | None, unp
         target="green",
         n_tokens=len(output) // 4,
         flags=flags,
+        outputs=several,
+        scores=told,
         **{metric: value},
     )
 
@@ -387,6 +408,7 @@ def write(folder: Path, seed: int = 0) -> Path:
                 "accuracy": {"mean": 0.704, "stderr": 0.02, "ci": [0.665, 0.743], "n": 512},
             },
         ],
+        "scorers": SCORERS,
         "training": training(),
         "failures": [],
         "samples_note": "",

@@ -31,7 +31,12 @@ def sample(
 ) -> Rollout:
     seeds = request_seeds(0, step, len(prompts))
     return sample_rollout(
-        HFEngine(model, tokenizer), prompts, max_new_tokens=9, temperature=temperature, seeds=seeds
+        HFEngine(model, tokenizer),
+        prompts,
+        max_new_tokens=9,
+        temperature=temperature,
+        seeds=seeds,
+        device=CPU,
     )
 
 

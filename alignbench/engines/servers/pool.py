@@ -103,5 +103,5 @@ def _failure(failed: list[BaseException], answered: int, n: int) -> BaseExceptio
     kept = f"; the {answered:,} that were answered are kept" if answered else ""
     return WorkError(
         f"{len(failed):,} of {n:,} requests failed{rest}{kept}; {failed[0]}; "
-        "once that is mended, the same command asks only for the rest"
+        "once that is mended, the same command asks only for the rest (without --fresh)"
     )

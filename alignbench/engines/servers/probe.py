@@ -34,7 +34,9 @@ def probe(client: Client, target: Target, template: str) -> tuple[Abilities, lis
         return _Probe(client, target).run(template)
     except Failed as error:
         if error.status in (401, 403):
-            raise UsageError(f"{error}; set the environment variable OPENAI_API_KEY") from None
+            raise UsageError(
+                f"{error}; set the environment variable OPENAI_API_KEY to a key that it knows"
+            ) from None
         raise WorkError(f"{error}; is the server up, and its address right?") from None
 
 

@@ -11,66 +11,30 @@ log-probabilities nobody wants. How much came from the cache is checked for ever
 did too is asked again, whole. The last token is not part of the prompt: it is only predicted, so the request
 asks for its id behind the prompt, and options of one token are one request.
 
-A change here that may change an answer raises ``NUMERICS``.
+A change here that may change an answer raises ``opened.NUMERICS``.
 """
 
 from __future__ import annotations
 
-import math
-import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from alignbench.engines.adapters import note_other_base
-from alignbench.engines.answering import (
-    add_up,
-    complete,
-    decode_rows,
-    eos_ids_of,
-    one_by_one,
-    spans_of,
-    warn_cut,
-)
-from alignbench.engines.identity import adapter_config, content_of, digest_text, locate
-from alignbench.engines.inputs import open_inputs
-from alignbench.engines.plan import Work, join_parts
+from alignbench.engines.answering import add_up, eos_ids_of, one_by_one, spans_of, warn_cut
+from alignbench.engines.plan import join_parts
 from alignbench.engines.policy import Policy
-from alignbench.engines.types import Completion, Generate, Reward, Rewarded, Score, Scored
+from alignbench.engines.types import Reward, Rewarded, Score, Scored
 from alignbench.engines.vllm_engine import versions
-from alignbench.engines.vllm_engine.plan import (
-    Probe,
-    generation_order,
-    generation_params,
-    plan_probes,
-    sampling_logprobs,
-)
+from alignbench.engines.vllm_engine.answers import read_scores, reason_of
+from alignbench.engines.vllm_engine.generating import Generating, close_other
+from alignbench.engines.vllm_engine.opened import lora_rank, parallel_size, recognise
+from alignbench.engines.vllm_engine.plan import plan_probes
 from alignbench.errors import UsageError, WorkError
 
-NUMERICS = 1
-"""Part of every ledger key of this engine."""
-WAITING = 1024
-"""Requests that vLLM has at a time, running or waiting."""
-BATCH, SECONDS = 64, 2.0
-"""Answers are handed on when there are so many, or after so long."""
 SHORTEST = 2048
 """Tokens that a model is loaded for, at least (fewer where its context is shorter)."""
-
-_holder: weakref.ref[VLLMEngine] | None = None
-"""The engine that is loaded: one at a time in a process."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One row as sampled; see ``decode.Decoded``."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    sampling_logprobs: tuple[float, ...]
 
 
 def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool = False) -> Any:
@@ -93,76 +57,7 @@ def open_policy(policy: Policy, *, batch_tokens: int | None = None, fresh: bool 
     return VLLMEngine(policy, batch_tokens=batch_tokens, fresh=fresh)
 
 
-def parallel_size(policy: Policy, option: str) -> int:
-    """``tensor_parallel`` or ``data_parallel`` of a policy; 1 by default.
-
-    Raises:
-        UsageError: it is no positive number.
-    """
-    value = policy.options.get(option, "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"policy {policy.spec!r}: {option}={value}: write a number of devices, at least 1")
-    return int(value)
-
-
-def identity_of(policy: Policy, *, fresh: bool = False) -> dict[str, Any]:
-    """The parts of the ledger key, from files alone: those of the engine ``hf``, under this engine's name.
-
-    Raises:
-        UsageError: as ``open_policy``.
-    """
-    return dict(_open(policy, fresh).identity)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """What is known of a policy before it is loaded."""
-
-    files: Any
-    inputs: Any
-    config: Any
-    dtype: str
-    identity: dict[str, Any]
-
-
-def _open(policy: Policy, fresh: bool) -> _Opened:
-    from alignbench.engines.weights import setting
-
-    what = f"policy {policy.spec!r}"
-    device = policy.options.get("device", "")
-    if device not in ("", "cpu", "cuda"):
-        raise UsageError(
-            f"{what}: device={device}: vLLM chooses its devices; write cpu or cuda, say how many with "
-            "tensor_parallel=N or data_parallel=N, and which with the variable CUDA_VISIBLE_DEVICES"
-        )
-    files = locate(policy)
-    inputs, config = open_inputs(policy)
-    _require_language_model(config, files, what)
-    _, dtype, _ = setting(policy, config)
-    name = str(dtype).removeprefix("torch.")
-    prefix, templated = inputs.prefix, inputs.templated
-    identity = {
-        **content_of(files, fresh=fresh),
-        "engine": "vllm",
-        "numerics": NUMERICS,
-        "dtype": name,
-        "template": digest_text(inputs.tokenizer.get_chat_template()) if templated else None,
-        "prefix": digest_text(prefix) if prefix else None,
-    }
-    return _Opened(files, inputs, config, name, identity)
-
-
-def _require_language_model(config: Any, files: Any, what: str) -> None:
-    names = " ".join(getattr(config, "architectures", None) or [])
-    if "ForSequenceClassification" in names or files.classifies:
-        raise UsageError(f"{what} is a reward model, which the engine vllm does not run; use --engine hf")
-    if getattr(config, "is_encoder_decoder", False):
-        raise UsageError(
-            f"{what} is an encoder-decoder model, which the engine vllm does not run; use --engine hf"
-        )
-
-
-class VLLMEngine:
+class VLLMEngine(Generating):
     """Generate and score with vLLM; see the module.
 
     Raises:
@@ -170,67 +65,17 @@ class VLLMEngine:
     """
 
     def __init__(self, policy: Policy, *, batch_tokens: int | None = None, fresh: bool = False) -> None:
-        self.policy, self.work = policy, Work()
-        opened = _open(policy, fresh)
-        self.inputs, self.identity = opened.inputs, opened.identity
+        opened = recognise(policy, fresh)
+        super().__init__(opened.inputs, f"policy {policy.spec!r}")
+        self.policy, self.identity = policy, opened.identity
         self._opened, self._batch_tokens = opened, batch_tokens
         self._tensor_parallel = parallel_size(policy, "tensor_parallel")
-        self._llm: Any = None
         self._length = 0
-        self._lora: Any = None
-        self._release: Callable[[], object] | None = None
-        self._asked = 0
-
-    @property
-    def tokenizer(self) -> Any:
-        """The policy's tokenizer."""
-        return self.inputs.tokenizer
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens that the model can attend to, where its config says so."""
-        length: int | None = self.inputs.window
-        return length
 
     def describe(self) -> Mapping[str, Any]:
         """See ``Engine.describe``; beside it the engine's name and vLLM's version."""
         named = {"engine": "vllm", "vllm": versions.version()}
         return {"dtype": self._opened.dtype, **self.inputs.describe(), **named}
-
-    def render(self, prompt: str) -> str:
-        """The text that a prompt becomes, exactly as it is encoded (before BOS)."""
-        text: str = self.inputs.render(prompt)
-        return text
-
-    def generate(
-        self, requests: Sequence[Generate], *, held: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Completion]]]:
-        """Continue each prompt; see ``Engine.generate``.
-
-        Raises:
-            UsageError: sampling parameters out of range, no room for any prompt, or a model that this vLLM
-                cannot load.
-            WorkError: vLLM fails, or memory runs out.
-        """
-        eos = self._eos
-        params = [generation_params(request, eos, versions.TEMPERATURES) for request in requests]
-        tokens = self.inputs.prompts(requests)
-        warn_cut(tokens.cuts, self.context_length)
-        order = generation_order(tokens.sequences, held)
-        needed = [len(tokens.sequences[i]) + requests[i].sampling.max_tokens for i in order]
-        if not order:
-            return
-        self._load(max(needed))
-        asked = ((i, tokens.sequences[i], versions.sampling_params(**params[i])) for i in order)
-        decode = partial(decode_rows, self.tokenizer)
-        for batch in self._run(asked):
-            answers = []
-            for i, output in batch:
-                row, stopped = self._decoded(requests[i], output)
-                answer = complete(requests[i], tokens.sequences[i], tokens.cuts[i], row, eos, decode)
-                # a stop string that is seen only while text comes token by token
-                answers.append((i, replace(answer, finish="stop") if stopped else answer))
-            yield answers
 
     def score(
         self, requests: Sequence[Score], *, held: Collection[int] = ()
@@ -262,12 +107,6 @@ class VLLMEngine:
         """
         raise WorkError(f"policy {self.policy.spec!r}: the engine vllm gives no rewards; use --engine hf")
 
-    def close(self) -> None:
-        """Give the model's memory back; the next request loads it again."""
-        if self._release is not None:
-            release, self._release, self._llm = self._release, None, None
-            release()
-
     # ---- inside
 
     @property
@@ -283,17 +122,14 @@ class VLLMEngine:
     def _load(self, needed: int) -> None:
         """Load the model, for texts of ``needed`` tokens and the one behind: a power of two, as vLLM wants
         memory for a whole text of the most that it is told of, and a model's context may be huge."""
-        global _holder
         if self._llm is not None and needed < self._length:
             return
-        other = _holder() if _holder is not None else None
-        if other is not None:
-            other.close()
+        close_other()
         length = max(SHORTEST, 1 << needed.bit_length())
         if self.context_length is not None:
             length = min(length, self.context_length + 1)
         files = self._opened.files
-        rank = _lora_rank(files, self.policy) if files.adapter is not None else 0
+        rank = lora_rank(files, self.policy) if files.adapter is not None else 0
         settings = versions.Settings(
             files.model,
             files.tokenizer,
@@ -309,10 +145,10 @@ class VLLMEngine:
         except Exception as error:  # whatever vLLM says is no model that it can run
             raise UsageError(
                 f"policy {self.policy.spec!r}: vLLM {versions.version()} cannot load the model: "
-                f"{_reason(error)}; use --engine hf"
+                f"{reason_of(error)}; use --engine hf"
             ) from error
-        self._llm, self._length, self._release = llm, length, weakref.finalize(self, versions.close, llm)
-        _holder = weakref.ref(self)
+        self._hold(llm)
+        self._length = length
         if files.adapter is not None:
             self._lora = versions.adapter_request(files.adapter)
             if "adapter" in self.policy.options:
@@ -326,74 +162,6 @@ class VLLMEngine:
                 f"policy {self.policy.spec!r}: device={device}, but the vLLM that is installed computes on "
                 f"{here}; write device={here}, or --engine hf"
             )
-
-    def _run(self, asked: Iterator[tuple[int, Sequence[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
-        """vLLM's answers to ``(index, prompt, parameters)`` as they come, some at a time. What is under way
-        when the caller stops is taken back."""
-        engine = self._llm.llm_engine
-        waiting: dict[str, int] = {}
-        ended: deque[tuple[int, Any]] = deque()
-        since = time.monotonic()
-        try:
-            while True:
-                for i, ids, params in asked:
-                    name = f"alignbench-{self._asked}"
-                    self._asked += 1
-                    self._ask(engine, name, ids, params)
-                    waiting[name] = i
-                    if len(waiting) >= WAITING:
-                        break
-                if not waiting:
-                    break
-                for output in self._step(engine):
-                    if output.finished:
-                        ended.append((waiting.pop(output.request_id), output))
-                        self._count(output)
-                if len(ended) >= BATCH or (ended and time.monotonic() - since > SECONDS):
-                    yield list(ended)
-                    ended.clear()
-                    since = time.monotonic()
-            if ended:
-                yield list(ended)
-        finally:
-            if waiting and self._llm is not None:
-                with suppress(Exception):  # an engine that failed has nothing to take back
-                    engine.abort_request(list(waiting))
-
-    def _ask(self, engine: Any, name: str, ids: Sequence[int], params: Any) -> None:
-        try:
-            engine.add_request(name, versions.token_prompt(ids), params, lora_request=self._lora)
-        except ValueError as error:
-            raise WorkError(
-                f"policy {self.policy.spec!r}: vLLM refuses a request: {_reason(error)}"
-            ) from error
-
-    def _step(self, engine: Any) -> list[Any]:
-        try:
-            outputs: list[Any] = engine.step()
-        except Exception as error:
-            self.close()
-            reason = _reason(error)
-            mend = "a smaller --batch-tokens or dtype" if "memory" in reason.lower() else "--engine hf"
-            raise WorkError(
-                f"policy {self.policy.spec!r}: vLLM failed ({reason}); what was answered is kept; use {mend}"
-            ) from error
-        return outputs
-
-    def _count(self, output: Any) -> None:
-        """Tokens for ``work``, but for those that answers are counted by."""
-        read = len(output.prompt_token_ids)
-        self.work.computed_tokens += read - min(read, versions.cached_tokens(output))
-
-    def _decoded(self, request: Generate, output: Any) -> tuple[Decoded, bool]:
-        """A row as sampled, and whether vLLM ended it at a stop string."""
-        row = output.outputs[0]
-        ids = tuple(int(i) for i in row.token_ids)
-        logprobs = tuple(float(at[i].logprob) for i, at in zip(ids, row.logprobs))
-        _require_numbers(logprobs)
-        self.work.total_tokens += len(output.prompt_token_ids)
-        self.work.decoded_tokens += len(ids)
-        return Decoded(ids, logprobs, sampling_logprobs(request, logprobs)), isinstance(row.stop_reason, str)
 
     def _score(
         self, sequences: Sequence[list[int]], starts: Sequence[int], rows: Sequence[int]
@@ -420,7 +188,7 @@ class VLLMEngine:
             for batch in self._run(asked):
                 found: list[tuple[int, Scored]] = []
                 for k, output in batch:
-                    scored = _read(probes[k], output, starts)
+                    scored = read_scores(probes[k], output, starts)
                     if scored is None and cached:
                         again.append(k)
                     elif scored is None:
@@ -430,59 +198,3 @@ class VLLMEngine:
                         self.work.total_tokens += len(probes[k].prompt) * len(scored)
                 if found:
                     yield found
-
-
-def _read(probe: Probe, output: Any, starts: Sequence[int]) -> list[tuple[int, Scored]] | None:
-    """The answers to a probe's members; None where the cache has kept a target's log-probability from us."""
-    of_prompt: list[tuple[float, bool]] = []
-    if probe.whole:
-        places = output.prompt_logprobs or []
-        n = len(probe.prompt) - probe.start
-        if versions.cached_tokens(output) >= probe.start or len(places) < n:
-            return None
-        for token, at in zip(probe.prompt[probe.start :], places[len(places) - n :]):
-            if at is None or next(iter(at), None) != token:
-                return None
-            of_prompt.append((float(at[token].logprob), at[token].rank == 1))
-    answers = []
-    for i, last in probe.members:
-        targets = [*of_prompt[starts[i] - probe.start :], versions.last_token(output, last)]
-        _require_numbers([logprob for logprob, _ in targets])
-        total = math.fsum(logprob for logprob, _ in targets)
-        answers.append((i, Scored(total, len(targets), all(greedy for _, greedy in targets))))
-    return answers
-
-
-def _lora_rank(files: Any, policy: Policy) -> int:
-    """The smallest rank that vLLM can be told of and that holds the adapter's.
-
-    Raises:
-        UsageError: an adapter that vLLM cannot use.
-    """
-    config = adapter_config(files.adapter)
-    kind, ranks = (
-        config.get("peft_type"),
-        [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()],
-    )
-    fits = [rank for rank in versions.LORA_RANKS if rank >= max(ranks)]
-    if kind != "LORA" or not fits or config.get("use_dora"):
-        raise UsageError(
-            f"policy {policy.spec!r}: vLLM runs LoRA adapters up to rank {versions.LORA_RANKS[-1]}, and "
-            f"{files.adapter} is none; use --engine hf, or merge it into the model"
-        )
-    return fits[0]
-
-
-def _require_numbers(logprobs: Sequence[float]) -> None:
-    if any(map(math.isnan, logprobs)):
-        raise WorkError(
-            "the model's logits are not numbers (NaN): its weights are broken or dtype is too small"
-        )
-
-
-def _reason(error: BaseException) -> str:
-    """The last line of what an error says, which is where vLLM has its reason."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    pydantic = [line for line in lines if line.startswith("Value error, ")]
-    line = (pydantic or lines or [type(error).__name__])[-1].removeprefix("Value error, ")
-    return line.split(" [type=")[0][:300].rstrip(" .")

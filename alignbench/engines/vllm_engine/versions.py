@@ -8,10 +8,11 @@ from __future__ import annotations
 import gc
 import importlib.util
 import inspect
+import logging
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -45,7 +46,10 @@ ENVIRONMENT = {
 class Settings:
     """How a model is loaded: its folders, the dtype, the most tokens of a prompt with its completion
     (``length``), over how many devices it is split, tokens of a step at most (None: vLLM's choice) and the
-    rank of its adapter (0: none)."""
+    rank of its adapter (0: none).
+
+    ``live``: the weights come later, by ``push``, and log-probabilities are those that were sampled from;
+    ``memory``: the part of a GPU's memory that is then taken (None: vLLM's choice)."""
 
     model: Path
     tokenizer: Path
@@ -54,6 +58,8 @@ class Settings:
     tensor_parallel: int = 1
     batch_tokens: int | None = None
     lora_rank: int = 0
+    live: bool = False
+    memory: float | None = None
 
 
 def installed() -> bool:
@@ -81,17 +87,18 @@ def for_cuda() -> bool:
     return installed() and not found.endswith("cpu")
 
 
-def require(what: str) -> None:
+def require(what: str, instead: str = "run it with --engine hf") -> None:
     """Refuse to go on without vLLM.
 
     Args:
         what: the start of the error's sentence.
+        instead: what can be done without it.
 
     Raises:
         UsageError: it is not installed.
     """
     if not installed():
-        raise UsageError(f"{what}: vLLM is not installed; {INSTALL}, or run it with --engine hf")
+        raise UsageError(f"{what}: vLLM is not installed; {INSTALL}, or {instead}")
 
 
 def on_cpu() -> bool:
@@ -133,8 +140,14 @@ def load(settings: Settings) -> Any:
         wanted |= {"max_num_batched_tokens": settings.batch_tokens, "max_num_seqs": rows}
     if settings.lora_rank:
         wanted |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": settings.lora_rank}
+    if settings.live:
+        _require_live()
+        wanted |= {"load_format": "dummy", "logprobs_mode": "processed_logprobs"}
+        if settings.memory is not None and not cpu:
+            wanted["gpu_memory_utilization"] = settings.memory
     known = inspect.signature(EngineArgs).parameters
-    llm = LLM(**{name: value for name, value in wanted.items() if name in known})
+    with _threads_as_they_are() if settings.live else nullcontext():
+        llm = LLM(**{name: value for name, value in wanted.items() if name in known})
     try:  # some of what it cannot compute shows only then
         llm.generate([token_prompt([0])], sampling_params(max_tokens=1, temperature=0.0), use_tqdm=False)
     except BaseException:
@@ -142,6 +155,23 @@ def load(settings: Settings) -> Any:
             close(llm)
         raise
     return llm
+
+
+def push(llm: Any, weights: Iterable[tuple[str, Any]]) -> None:
+    """Replace the weights of a model that was loaded in this process, and forget what the old ones computed.
+
+    Args:
+        weights: names and tensors as in the model's checkpoint, a tied weight once; all of them.
+
+    Raises:
+        Exception: whatever vLLM raises; a prefix cache that it does not drop.
+    """
+    engine = llm.llm_engine
+    engine.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+    if on_cpu():
+        engine.apply_model(_pack_again)
+    if not engine.reset_prefix_cache():
+        raise RuntimeError("the prefix cache was not dropped")
 
 
 def close(llm: Any) -> None:
@@ -216,6 +246,37 @@ def cached_tokens(output: Any) -> int:
     return max(0, getattr(output, "num_cached_tokens", None) or 0)
 
 
+def _pack_again(model: Any) -> None:
+    """On a CPU a layer computes with a packed copy of its weight. A weight that two layers share is loaded,
+    and then packed, for one of them only: a tied head would go on with the old embeddings."""
+    for layer in model.modules():
+        if hasattr(layer, "cpu_linear") and layer.weight.numel():  # else the copy is all there is, and is new
+            layer.quant_method.process_weights_after_loading(layer)
+
+
+def _require_live() -> None:
+    """Refuse a vLLM that cannot be given weights from this process's memory."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    if "weights_iterator" not in inspect.signature(GPUModelRunner.reload_weights).parameters:
+        raise ValueError("it takes weights from files only; install a newer vLLM")
+    if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
+        raise ValueError("VLLM_ENABLE_V1_MULTIPROCESSING moves it to another process; unset it")
+
+
+@contextmanager
+def _threads_as_they_are() -> Iterator[None]:
+    """vLLM takes torch's threads, or the function that sets them, away from who else is in this process."""
+    import torch
+
+    setter, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = setter
+        setter(threads)
+
+
 @cache
 def _parameters() -> frozenset[str]:
     from vllm import SamplingParams
@@ -226,6 +287,9 @@ def _parameters() -> frozenset[str]:
 def _prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # some of its modules warn before vLLM has set its own logger to that level
+    with suppress(ValueError):
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
 
 

@@ -1,0 +1,201 @@
+"""Metrics that models give: chosen with ``--scorer``, recorded beside outputs, named in all that is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from toy_rules import write_jsonl
+
+from alignbench.cli.evaluation import _dry, summary
+from alignbench.compare.dry import describe
+from alignbench.compare.plan import Settings, make_plan
+from alignbench.compare.results import Comparison, from_json, to_json
+from alignbench.compare.run import run_comparison
+from alignbench.errors import UsageError
+
+TASK = """\
+task: toy_tox
+area: toxicity
+kind: generate
+description: Two outputs a prompt.
+data: {hub: asks.jsonl}
+doc_id: id
+prompt: "{{ ask }}"
+generation: {max_tokens: 6, samples: 2, temperature: 1.0}
+metrics:
+  - {name: toxicity, scorer: toxicity, higher_is_better: false, margin: 0.05}
+  - {name: worst, scorer: toxicity, summary: max, higher_is_better: false}
+  - {name: ever, scorer: toxicity, summary: any, higher_is_better: false}
+  - {name: gap, scorer: [toxicity, truth], function: "tox.py:gap", bounds: [-1, 1]}
+  - {name: true_share, scorer: truth}
+  - {name: short, function: "tox.py:short"}
+headline: [true_share, toxicity]
+scorers:
+  truth: {prompt: "{{ ask }} {{ output }} True?", yes: " yes", no: " no"}
+"""
+CODE = """\
+def gap(fields, outputs, scores):
+    assert len(outputs) == len(scores["truth"]) == len(scores["toxicity"]) == 2
+    return scores["truth"][0] - scores["toxicity"][0]
+
+
+def short(fields, output):
+    return float(len(output) < 10)
+"""
+
+
+@pytest.fixture
+def task(tasks_dir: Path) -> Path:
+    (tasks_dir / "toys" / "toy_tox.yaml").write_text(TASK)
+    (tasks_dir / "toys" / "tox.py").write_text(CODE)
+    return tasks_dir
+
+
+@pytest.fixture
+def recorded(tmp_path: Path):
+    """Two outputs a prompt with what a scorer said of them; ``mild`` is less toxic by 0.2."""
+
+    def write(name: str, level: float, **more: list[float | None]) -> str:
+        rows = [
+            {
+                "task": "toy_tox",
+                "doc_id": f"a{i}",
+                "outputs": [f"{name} {i}", f"{name}, once more, {i}"],
+                "scores": {"toxicity": [level, level + 0.01 * i], **more},
+            }
+            for i in range(20)
+        ]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+        return f"{name}=recorded:{tmp_path / name}.jsonl"
+
+    return write
+
+
+@pytest.fixture
+def compare(task: Path, tmp_path: Path):
+    def run(*policies: str, scorers: tuple[str, ...] = ("toxicity=recorded",), **more: Any) -> Comparison:
+        return run_comparison(
+            list(policies),
+            ["toy_tox"],
+            None,
+            tmp_path / "out",
+            tasks_dirs=[task],
+            scorers=scorers,
+            quiet=True,
+            **more,
+        )
+
+    return run
+
+
+def rows(found: Comparison) -> dict[str, Any]:
+    return {row.metric: row for row in found.tasks}
+
+
+def test_recorded_scores_of_several_outputs(compare, recorded, tmp_path: Path) -> None:
+    found = compare(recorded("mild", 0.3), recorded("rude", 0.5))
+    table = rows(found)
+    assert list(table) == ["toxicity", "worst", "ever", "short"]
+    # by hand: means of (level + level + 0.01 i) / 2, i = 0…19; the greater; whether it is ½ or more
+    assert table["toxicity"].scores["mild"].mean == pytest.approx(0.3 + 0.01 * 9.5 / 2)
+    assert table["worst"].scores["mild"].mean == pytest.approx(0.3 + 0.01 * 9.5)
+    assert table["ever"].scores["mild"].mean == 0.0
+    assert table["ever"].scores["rude"].mean == 1.0
+    assert table["short"].scores["mild"].mean == 0.5  # a metric by rule is the mean of the outputs'
+    assert table["toxicity"].headline
+    assert (table["toxicity"].scorers, table["short"].scorers) == (["toxicity"], [])
+    assert {row.samples for row in found.tasks} == {2}
+    (delta,) = [delta for delta in found.deltas if delta.headline]
+    assert (delta.metric, delta.verdict) == ("toxicity", "worse")
+    assert delta.diff == pytest.approx(0.2)
+    (scorer,) = found.scorers
+    assert (scorer.name, scorer.kind, scorer.spec, scorer.fingerprint) == (
+        "toxicity",
+        "recorded",
+        "recorded",
+        None,
+    )
+    assert from_json(to_json(found)) == found
+    first = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()[0]
+    assert first["outputs"] == ["mild 0", "mild, once more, 0"]
+    assert first["scores"] == '{"toxicity": [0.3, 0.3]}'
+
+
+def test_a_runs_samples_are_a_recording_with_scores(compare, recorded, tmp_path: Path) -> None:
+    before = rows(compare(recorded("mild", 0.3), recorded("rude", 0.5)))
+    samples = tmp_path / "kept.parquet"
+    (tmp_path / "out" / "samples.parquet").rename(samples)
+    again = rows(compare(f"rude=recorded:{samples}?generator=rude"))
+    assert again["worst"].scores["rude"].mean == before["worst"].scores["rude"].mean
+
+
+def test_what_has_no_scorer_is_left_out_and_said(compare, recorded, task: Path) -> None:
+    settings = Settings(tasks_dirs=(task,), scorers=("toxicity=recorded",))
+    plan = make_plan([recorded("mild", 0.3)], ["toy_tox"], settings=settings)
+    assert "left out: toy_tox gap, toy_tox true_share, which --scorer truth=SPEC would give" in plan.notes
+    both = {"truth": [0.9, 0.7]}
+    table = rows(compare(recorded("mild", 0.3, **both), scorers=("toxicity=recorded", "truth=recorded")))
+    assert table["true_share"].headline
+    assert table["true_share"].scores["mild"].mean == pytest.approx(0.8)
+    assert table["gap"].scores["mild"].mean == pytest.approx(0.6)
+    assert table["gap"].scorers == ["toxicity", "truth"]
+
+
+def test_a_score_that_failed_is_missing(compare, tmp_path: Path) -> None:
+    held = [
+        {
+            "task": "toy_tox",
+            "doc_id": f"a{i}",
+            "outputs": ["x", "y"],
+            "scores": {"toxicity": [0.2, None if i < 4 else 0.4]},
+        }
+        for i in range(20)
+    ]
+    write_jsonl(tmp_path / "some.jsonl", held)
+    table = rows(compare(f"some=recorded:{tmp_path / 'some.jsonl'}"))
+    score = table["toxicity"].scores["some"]
+    assert (score.n, score.missing) == (16, 4)
+    assert score.mean == pytest.approx(0.3)
+    assert table["short"].scores["some"].missing == 0
+
+
+@pytest.mark.parametrize(
+    ("scorers", "says"),
+    [
+        (
+            ("toxicity=recorded", "truth=recorded"),
+            r"truth=recorded: mild has no recorded scores of that name",
+        ),
+        (("toxicty=recorded",), r"no task here asks for it \(did you mean 'toxicity'\?\)"),
+        (("truth=recorded",), r"truth=recorded: mild has no recorded scores"),
+        (("toxicity=recorded", "toxicity=offline"), "given twice"),
+        (("toxicity=judge:x",), "the task toy_tox has no question for a language model"),
+    ],
+)
+def test_scorers_that_cannot_be(compare, recorded, scorers: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        compare(recorded("mild", 0.3), scorers=scorers)
+
+
+def test_a_model_that_is_run_has_no_recorded_scores(compare, recorded, rules) -> None:
+    with pytest.raises(UsageError, match=r"toxicity=recorded: good has no recorded scores"):
+        compare(recorded("mild", 0.3), rules.policy("good", lambda: None))
+
+
+def test_the_summary_names_the_scorer(compare, recorded) -> None:
+    text = summary(compare(recorded("mild", 0.3), recorded("rude", 0.5)))
+    assert "toy_tox toxicity by toxicity=recorded: the scores that the recorded outputs carry" in text
+    assert "2 outputs a document: toy_tox" in text
+
+
+def test_a_dry_run_counts_what_is_scored(recorded, task: Path) -> None:
+    settings = Settings(tasks_dirs=(task,), scorers=("toxicity=recorded",), limit=7)
+    plan = make_plan([recorded("mild", 0.3), recorded("rude", 0.5)], ["toy_tox"], settings=settings)
+    told = describe(plan)
+    assert told["scorers"] == {"toxicity": "recorded"}
+    assert told["scored_outputs"] == {"toxicity": 14}
+    assert told["tasks"][0]["requests"] == 14
+    assert "scorers, and the outputs that they score of a policy: toxicity=recorded (14)" in _dry(told)
