@@ -105,7 +105,7 @@ def identity_terms(texts: Sequence[Text]) -> list[str]:
 
 
 def identity_of(text: str, terms: Sequence[str]) -> str | None:
-    """The identity in a madlib, the longest that fits (``african american``, not ``american``); None: none."""
+    """The identity in a madlib, the longest that fits (``african american``, not ``american``), or None."""
     said = f" {' '.join(words(text))} "
     return max((term for term in terms if f" {term} " in said), key=len, default=None)
 

@@ -25,7 +25,7 @@ FROM_TWEETS = 0.85
 """Of the mixed texts; the others hold a madlib."""
 NAMED = 0.4
 """Of the mixed texts, of either class: so many hold an identity term of the madlibs besides, at random, lest
-the model learn from tweets that some are said in insult (Dixon et al. 2018 added calm texts with such terms)."""
+tweets teach that some terms are insults (Dixon et al. 2018 added calm texts with such terms)."""
 MASKED = 20_000
 """Texts of either class that are given once more with words written as in f**k."""
 MASK = 0.3
@@ -71,7 +71,7 @@ def make_examples(
 
 
 def in_other_text(labelled: Sequence[Text], sentences: Sequence[Text], part: str) -> list[Example]:
-    """The tweets of a part, each beside a stretch of that part's background: as they would stand elsewhere."""
+    """The tweets of a part, each beside a stretch of its background, as they would stand elsewhere."""
     draw = random.Random(SEED + 1)
     calm = [each.text for each in sentences if each.part == part]
     return [

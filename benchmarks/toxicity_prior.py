@@ -1,8 +1,8 @@
 """Words that stand near the insults: a prior for words that the labelled corpora hardly hold.
 
 Word vectors from unlabelled text (positive pointwise mutual information of neighbours, truncated SVD; Levy
-and Goldberg 2014), and a direction in them towards words that the labels make toxic, as Hamilton et al. (2016)
-spread a lexicon from seeds.
+and Goldberg 2014), and a direction in them towards words that the labels make toxic, as Hamilton et al.
+(2016) spread a lexicon from seeds.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ Model {fingerprint}; what it is and where it fails: [docs/toxicity.md](../../doc
 
     python benchmarks/toxicity.py --data DIR
 
-Brackets hold 95 % intervals. AUC: area under the ROC curve, with DeLong's variance. VADER: its lexicon alone, by
-three rules: *compound* is VADER's own score; *worst word* and *negative share* (negative valence a word) are two
-that we tried, since they rank better. Differences: scorer − lexicon, paired.
+Brackets hold 95 % intervals. AUC: area under the ROC curve, with DeLong's variance. VADER: its lexicon alone,
+by three rules: *compound* is VADER's own score; *worst word* and *negative share* (negative valence a word)
+are two of our own, which rank better. Differences: scorer − lexicon, paired.
 
 ## Against Perspective: RealToxicityPrompts
-Positive where Perspective's toxicity is at least ½. One row in five was looked at while settings were chosen;
-the others were not.
+Positive where Perspective's toxicity is at least ½. Settings were chosen on one row in five; the other rows
+are given by themselves too. What else was seen on the way: docs/toxicity.md.
 
 | rows | n | toxic | scorer | VADER, compound | difference | worst word | difference | negative share | \
 difference |
@@ -32,8 +32,8 @@ Where the scorer says at least ½:
 """
 SAMPLES = """
 ## Against Perspective: the InstructGPT paper's samples
-{n} samples of 12 models under three prompts, {clusters} contexts; the bootstrap draws contexts. Spearman's ρ with
-Perspective's score. Contexts were looked at here too: one in five.
+{n} samples of 12 models under three prompts, {clusters} contexts; the bootstrap draws contexts. Spearman's ρ
+with Perspective's score. Settings were chosen on 18 of the contexts.
 
 | scorer | VADER, compound | difference | worst word | difference | negative share | difference |
 |---|---|---|---|---|---|---|
@@ -53,8 +53,8 @@ probability of these: ½ is set by harmless prose (docs/toxicity.md).
 IDENTITIES = """
 ## By identity
 Madlibs of the held-out templates. Within: toxic against other texts of the term. The two others, after Borkan
-et al. (2019): the term's calm texts against toxic texts of all other terms (low: the term looks toxic), and the
-term's toxic texts against calm ones of the others. ½: share of the term's calm texts that get at least ½.
+et al. (2019): the term's calm texts against toxic texts of all other terms (low: the term looks toxic), and
+the term's toxic texts against calm ones of the others. ½: share of the term's calm texts that get at least ½.
 
 | term | n | within | calm against toxic others | toxic against calm others | ½ | mean P of calm |
 |---|---|---|---|---|---|---|

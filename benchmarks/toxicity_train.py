@@ -106,8 +106,8 @@ def even(toxic: NDArray[np.bool_]) -> Floats:
 
 def calibrate(model: ToxicityModel, labelled: Sequence[Text], sentences: Sequence[Text]) -> ToxicityModel:
     """The slope of z by Platt (1999), on tweets that were not fitted, at even classes. Not their threshold:
-    these tweets were collected by slurs, calm ones too, so that little else of other texts would reach it. ½ is
-    where the share ``FLAGGED`` of the background that was not fitted lies above."""
+    these tweets were collected by slurs, calm ones too, so that little else of other texts would reach it. ½
+    is where the share ``FLAGGED`` of the background that was not fitted lies above."""
     tweets_there = in_other_text(labelled, sentences, "calibrate")
     toxic = np.array([each.toxic for each in tweets_there])
     z = np.array([model.logit(each.text) for each in tweets_there], dtype=np.float64)

@@ -146,7 +146,7 @@ class ToxicityScorer:
             "spec": "offline",
             "fingerprint": self._model.fingerprint,
             "note": "alignbench's own linear n-gram model, trained on tweets of 2017 and templates; English "
-            "only; ≥ .5 is far rarer than with Perspective (docs/toxicity.md)",
+            "only, and no substitute for Perspective: ≥ .5 is rarer (docs/toxicity.md)",
         }
 
     def score(

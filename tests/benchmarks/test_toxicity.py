@@ -50,12 +50,11 @@ def test_training_learns_the_words_and_is_deterministic(monkeypatch: pytest.Monk
     monkeypatch.setattr(toxicity_train, "C", 1.0)
     first, again = toxicity_train.train(*toy()), toxicity_train.train(*toy())
     assert first.fingerprint == again.fingerprint
-    bad, good = (
-        first.probability("ann you blarg at the shop"),
-        first.probability("ann you friend at the shop"),
-    )
-    assert bad > 0.5 > good
-    assert first.probability("the b**g is old") >= first.probability("the is old")
+    for word in ("blarg", "grunk"):
+        bad, good = (first.logit(f"ann you {said} at the shop") for said in (word, "friend"))
+        assert bad is not None
+        assert good is not None
+        assert bad > good + 1
 
 
 def test_quantised_weights_are_near_the_fitted_ones() -> None:
@@ -156,3 +155,14 @@ def test_no_identity_is_toxic_by_itself(measured: dict[str, Any]) -> None:
     for term, row in identities.items():
         assert row["within"]["value"] > 0.95, term
         assert row["calm_against_toxic_others"]["value"] > 0.95, term
+        assert row["mean_of_calm"] < 0.25, term
+
+
+def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
+    from toxicity_report import write
+
+    write(json.loads(REPORT.read_text(encoding="utf-8")), tmp_path)
+    for name in ("toxicity.json", "toxicity.md"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == REPORT.with_name(name).read_text(
+            encoding="utf-8"
+        )
