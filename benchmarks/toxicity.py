@@ -78,6 +78,7 @@ def measure(data: Path, model: ToxicityModel) -> dict[str, Any]:
     rules: dict[str, Score] = {
         name: lambda text, rule=rule: rule(lexicon, text) for name, rule in RULES.items()
     }
+    labelled, sentences = tweets(data), background(data)
     prompts, continuations = real_toxicity_prompts(data)
     areas = {
         f"{what}{which}": compare_areas(rows, model.probability, rules)
@@ -89,10 +90,10 @@ def measure(data: Path, model: ToxicityModel) -> dict[str, Any]:
         "python": platform.python_version(),
         "perspective": areas,
         "instructgpt": compare_ranks(instructgpt_samples(data), model.probability, rules),
-        "tweets": on_tweets(tweets(data), model.probability),
-        "calibration": calibration(tweets(data), background(data), model.probability),
+        "tweets": on_tweets(labelled, model.probability),
+        "calibration": calibration(labelled, sentences, model.probability),
         "background": rate(
-            [model.probability(each.text) >= 0.5 for each in background(data) if each.part == "test"]
+            [model.probability(each.text) >= 0.5 for each in sentences if each.part == "test"]
         ),
         "madlibs": on_madlibs(madlibs(data), model.probability),
     }

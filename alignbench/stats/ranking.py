@@ -26,7 +26,7 @@ from alignbench.stats.estimate import (
     two_sided,
 )
 
-RESAMPLES = 1000
+RESAMPLES = 2000
 """Bootstrap resamples."""
 
 
@@ -174,14 +174,24 @@ def _stderr(influence: Floats, codes: Codes) -> float:
     return math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums))
 
 
-def _rho(columns: Sequence[Floats]) -> list[float]:
-    """Of each column but the last with the last; NaN where one does not vary."""
-    ranks = [rankdata(column) for column in columns]
-    *sides, target = [each - each.mean() for each in ranks]
+def _rho(codes: Sequence[Codes]) -> list[float]:
+    """Of each column but the last with the last; NaN where one does not vary.
+
+    Args:
+        codes: columns of small integers in the order of the values.
+    """
+    *sides, target = [_centred_ranks(column) for column in codes]
     sizes = [math.sqrt(float(side @ side) * float(target @ target)) for side in sides]
     return [
         float(side @ target) / size if size else math.nan for side, size in zip(sides, sizes, strict=True)
     ]
+
+
+def _centred_ranks(codes: Codes) -> Floats:
+    """Mean ranks less their mean, by counting, as there is much to rank in a bootstrap."""
+    counts = np.bincount(codes)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    return ranks - (len(codes) + 1) / 2
 
 
 def _resampled(
@@ -196,8 +206,10 @@ def _resampled(
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"lengths differ: {', '.join(str(len(column)) for column in columns)}")
 
+    ordered = [np.unique(column, return_inverse=True)[1] for column in columns]
+
     def statistic(rows: Codes) -> float:
-        rho = _rho([column[rows] for column in columns])
+        rho = _rho([column[rows] for column in ordered])
         return rho[0] - rho[1] if len(rho) > 1 else rho[0]
 
     n = len(columns[-1])
