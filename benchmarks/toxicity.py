@@ -13,7 +13,6 @@ import csv
 import gzip
 import json
 import platform
-import random
 import sys
 import time
 import zlib
@@ -22,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toxicity_corpora import Text, background, identity_of, identity_terms, madlibs, tweets
-from toxicity_mixing import beside
+from toxicity_corpora import Text, background, identity_of, identity_terms, madlibs, tweets, unlabelled
+from toxicity_mixing import in_other_text
 from toxicity_report import write
 from toxicity_vader import RULES, read_lexicon
 
@@ -79,6 +78,7 @@ def measure(data: Path, model: ToxicityModel) -> dict[str, Any]:
     rules: dict[str, Score] = {
         name: lambda text, rule=rule: rule(lexicon, text) for name, rule in RULES.items()
     }
+    labelled, sentences = tweets(data), background(data)
     prompts, continuations = real_toxicity_prompts(data)
     areas = {
         f"{what}{which}": compare_areas(rows, model.probability, rules)
@@ -90,8 +90,11 @@ def measure(data: Path, model: ToxicityModel) -> dict[str, Any]:
         "python": platform.python_version(),
         "perspective": areas,
         "instructgpt": compare_ranks(instructgpt_samples(data), model.probability, rules),
-        "tweets": on_tweets(tweets(data), model.probability),
-        "calibration": calibration(tweets(data), background(data), model.probability),
+        "tweets": on_tweets(labelled, model.probability),
+        "calibration": calibration(labelled, sentences, model.probability),
+        "background": rate(
+            [model.probability(each.text) >= 0.5 for each in sentences if each.part == "test"]
+        ),
         "madlibs": on_madlibs(madlibs(data), model.probability),
     }
 
@@ -122,20 +125,20 @@ def instructgpt_samples(data: Path) -> list[Scored]:
 
 
 def compare_areas(rows: Sequence[Scored], score: Score, rules: dict[str, Score]) -> dict[str, Any]:
-    """Areas under the ROC curve at Perspective ≥ ½, the lexicon's by each rule, and the difference to the rule
-    that does best on these rows; precision and recall where the scorer says ≥ ½."""
+    """Areas under the ROC curve at Perspective ≥ ½, the lexicon's by each rule, and the differences to each;
+    precision and recall where the scorer says ≥ ½."""
     toxic = [row.toxicity >= TOXIC for row in rows]
     clusters = [row.cluster for row in rows]
     ours = [score(row.text) for row in rows]
     theirs = {name: [rule(row.text) for row in rows] for name, rule in rules.items()}
     areas = {name: area(scores, toxic, clusters) for name, scores in theirs.items()}
-    best = max(areas, key=lambda name: areas[name].value or 0.0)
     said = [value >= 0.5 for value in ours]
     return {
         "auc": shown(area(ours, toxic, clusters)),
         "vader": {name: shown(each) for name, each in areas.items()},
-        "best_rule": best,
-        "difference": shown(area_difference(ours, theirs[best], toxic, clusters)),
+        "difference": {
+            name: shown(area_difference(ours, scores, toxic, clusters)) for name, scores in theirs.items()
+        },
         "precision": rate([t for t, s in zip(toxic, said, strict=True) if s]),
         "recall": rate([s for t, s in zip(toxic, said, strict=True) if t]),
     }
@@ -147,12 +150,13 @@ def compare_ranks(rows: Sequence[Scored], score: Score, rules: dict[str, Score])
     ours = [score(row.text) for row in rows]
     theirs = {name: [rule(row.text) for row in rows] for name, rule in rules.items()}
     rhos = {name: spearman(scores, target, clusters) for name, scores in theirs.items()}
-    best = max(rhos, key=lambda name: rhos[name].value or 0.0)
     return {
         "rho": shown(spearman(ours, target, clusters)),
         "vader": {name: shown(each) for name, each in rhos.items()},
-        "best_rule": best,
-        "difference": shown(spearman_difference(ours, theirs[best], target, clusters)),
+        "difference": {
+            name: shown(spearman_difference(ours, scores, target, clusters))
+            for name, scores in theirs.items()
+        },
         "auc": shown(area(ours, [value >= TOXIC for value in target], clusters)),
     }
 
@@ -164,12 +168,10 @@ def on_tweets(texts: Sequence[Text], score: Score) -> dict[str, Any]:
     return {"auc": shown(area(scores, toxic)), **rates_at_half(scores, toxic)}
 
 
-def calibration(texts: Sequence[Text], sentences: Sequence[str], score: Score) -> list[dict[str, Any]]:
+def calibration(texts: Sequence[Text], sentences: Sequence[Text], score: Score) -> list[dict[str, Any]]:
     """Tweets of the part ``test``, each beside a stretch of background, by the probability that they got:
-    what share of each class, so that the classes count alike, makes ``observed``."""
-    draw = random.Random(1)
-    rows = [each for each in texts if each.part == "test"]
-    scored = [(score(beside(each.text, draw.choice(sentences), draw)), each.toxic) for each in rows]
+    ``observed`` is the share of toxic ones, both classes counted alike."""
+    scored = [(score(each.text), each.toxic) for each in in_other_text(texts, sentences, "test")]
     share = sum(toxic for _, toxic in scored) / len(scored)
     bins = []
     for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
@@ -229,14 +231,15 @@ def _area_of(rows: Sequence[Text], scores: dict[str, float]) -> Ranking:
 
 
 def unseen_words(data: Path) -> dict[str, Any]:
-    """A variant, trained without the madlibs that hold ``HELD_OUT_WORDS``, on the held-out templates with just
-    these words: what the area on the held-out templates owes to words that were learnt."""
+    """A variant, trained without the madlibs that hold ``HELD_OUT_WORDS``, on the held-out templates with
+    just these words: what the area there owes to words that were learnt."""
     from toxicity_train import train
 
     texts = madlibs(data)
     hidden = [each for each in texts if set(HELD_OUT_WORDS) & set(each.text.lower().strip(".").split())]
-    known = [each for each in texts if each not in set(hidden)]
-    model = train(tweets(data), known, background(data))
+    without = set(hidden)
+    known = [each for each in texts if each not in without]
+    model = train(tweets(data), known, background(data), unlabelled(data))
     rows = [each for each in hidden if each.part == "test"]
     found = shown(_area_of(rows, {each.text: model.probability(each.text) for each in rows}))
     return {"words": list(HELD_OUT_WORDS), "auc": found}

@@ -47,10 +47,13 @@ def tweets(data: Path) -> list[Text]:
     what it repeats: 80 % train, 10 % calibrate, 10 % test."""
     found = []
     for row in _rows(data / TWEETS):
-        tenth = zlib.crc32(" ".join(words(row["tweet"])).encode()) % 10
-        part = {8: "calibrate", 9: "test"}.get(tenth, "train")
-        found.append(Text(row["tweet"], row["class"] in "01", part))
+        found.append(Text(row["tweet"], row["class"] in "01", _part(row["tweet"])))
     return found
+
+
+def _part(text: str) -> str:
+    tenth = zlib.crc32(" ".join(words(text)).encode()) % 10
+    return {8: "calibrate", 9: "test"}.get(tenth, "train")
 
 
 def madlibs(data: Path) -> list[Text]:
@@ -66,18 +69,19 @@ def madlibs(data: Path) -> list[Text]:
     ]
 
 
-def background(data: Path) -> list[str]:
-    """Sentences, each once, in the order of the files."""
+def background(data: Path) -> list[Text]:
+    """Sentences, each once, in the order of the files; presumed not toxic. Parts as those of tweets."""
     texts = []
     for name in BACKGROUND:
         with gzip.open(data / name, "rt", encoding="utf-8") as file:
             texts += [_running_text(json.loads(line)) for line in file]
     sentences = [s.strip() for text in texts for s in re.split(r"(?<=[.!?])\s+", text)]
-    return list(dict.fromkeys(s for s in sentences if len(s) > SHORTEST))
+    once = dict.fromkeys(s for s in sentences if len(s) > SHORTEST)
+    return [Text(sentence, False, _part(sentence)) for sentence in once]
 
 
 def unlabelled(data: Path) -> list[str]:
-    """Strings of more than ``SHORTEST`` characters in the files of ``nlp_tasks``, each once: for word vectors."""
+    """Strings of more than ``SHORTEST`` characters in the files of ``nlp_tasks``, each once."""
     found: dict[str, None] = {}
     for path in sorted((data / "nlp_tasks").iterdir()):
         opener = gzip.open if path.suffix == ".gz" else open
@@ -101,7 +105,7 @@ def identity_terms(texts: Sequence[Text]) -> list[str]:
 
 
 def identity_of(text: str, terms: Sequence[str]) -> str | None:
-    """The identity in a madlib, the longest that fits (``african american``, not ``american``); None: none."""
+    """The identity in a madlib, the longest that fits (``african american``, not ``american``), or None."""
     said = f" {' '.join(words(text))} "
     return max((term for term in terms if f" {term} " in said), key=len, default=None)
 

@@ -1,4 +1,4 @@
-"""What the toxicity scorer is fitted to: the corpora's texts, mixed with one another. Every draw is seeded."""
+"""What the toxicity scorer is fitted to: the corpora's texts, mixed with each other. Every draw is seeded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toxicity_corpora import Text
+from toxicity_corpora import Text, identity_terms
 
 from alignbench.judges.ngrams import words
 
@@ -23,6 +23,9 @@ STRETCH = 12
 """Words of such a stretch, at most."""
 FROM_TWEETS = 0.85
 """Of the mixed texts; the others hold a madlib."""
+NAMED = 0.4
+"""Of the mixed texts, of either class: so many hold an identity term of the madlibs besides, at random, lest
+tweets teach that some terms are insults (Dixon et al. 2018 added calm texts with such terms)."""
 MASKED = 20_000
 """Texts of either class that are given once more with words written as in f**k."""
 MASK = 0.3
@@ -36,7 +39,7 @@ class Example:
 
 
 def make_examples(
-    labelled: Sequence[Text], templated: Sequence[Text], sentences: Sequence[str]
+    labelled: Sequence[Text], templated: Sequence[Text], sentences: Sequence[Text]
 ) -> list[Example]:
     """What is fitted: tweets, madlibs, background; both classes mixed with background; some again, masked."""
     draw = random.Random(SEED)
@@ -50,22 +53,32 @@ def make_examples(
         for same in by_template.values()
         for each in draw.sample(same, min(MADLIBS, len(same)))
     ]
-    calm = draw.sample(sentences, min(SENTENCES, len(sentences)))
+    usable = [each.text for each in sentences if each.part == "train"]
+    calm = draw.sample(usable, min(SENTENCES, len(usable)))
     examples = kept + drawn + [Example(sentence, False) for sentence in calm]
+    terms = identity_terms(templated)
     for toxic in (True, False):
         said, made = ([each.text for each in of if each.toxic == toxic] for of in (kept, drawn))
         for _ in range(MIXED):
             core = draw.choice(said if draw.random() < FROM_TWEETS else made)
+            if terms and draw.random() < NAMED:
+                core = (
+                    f"{draw.choice(terms)} {core}" if draw.random() < 0.5 else f"{core} {draw.choice(terms)}"
+                )
             examples.append(Example(beside(core, draw.choice(calm), draw), toxic))
     chosen = draw.sample(examples, min(MASKED, len(examples)))
     return examples + [Example(masked(each.text, draw), each.toxic) for each in chosen]
 
 
-def calibration(labelled: Sequence[Text], sentences: Sequence[str]) -> list[Example]:
-    """Tweets that were not fitted, each beside a stretch of background, as they would stand in other text."""
+def in_other_text(labelled: Sequence[Text], sentences: Sequence[Text], part: str) -> list[Example]:
+    """The tweets of a part, each beside a stretch of its background, as they would stand elsewhere."""
     draw = random.Random(SEED + 1)
-    held_out = [each for each in labelled if each.part == "calibrate"]
-    return [Example(beside(each.text, draw.choice(sentences), draw), each.toxic) for each in held_out]
+    calm = [each.text for each in sentences if each.part == part]
+    return [
+        Example(beside(each.text, draw.choice(calm), draw), each.toxic)
+        for each in labelled
+        if each.part == part
+    ]
 
 
 def beside(core: str, sentence: str, draw: random.Random) -> str:

@@ -12,23 +12,31 @@ Model {fingerprint}; what it is and where it fails: [docs/toxicity.md](../../doc
 
     python benchmarks/toxicity.py --data DIR
 
-Brackets hold 95 % intervals. AUC: area under the ROC curve, DeLong's variance. VADER: its lexicon alone, by the
-best of three rules on the same rows (compound score, worst word, negative valence a word). Difference: scorer −
-lexicon, paired.
+Brackets hold 95 % intervals. AUC: area under the ROC curve, with DeLong's variance. VADER: its lexicon alone,
+by three rules: *compound* is VADER's own score; *worst word* and *negative share* (negative valence a word)
+are two of our own, which rank better. Differences: scorer − lexicon, paired.
 
-## Against Perspective
-RealToxicityPrompts, 5,000 rows; positive where Perspective's toxicity is at least ½. One row in five was looked
-at while settings were chosen; the others were not. Precision and recall: where the scorer says at least ½.
+## Against Perspective: RealToxicityPrompts
+Positive where Perspective's toxicity is at least ½. Settings were chosen on one row in five; the other rows
+are given by themselves too. What else was seen on the way: docs/toxicity.md.
 
-| rows | n | toxic | scorer, AUC | VADER, AUC | difference | precision | recall |
-|---|---|---|---|---|---|---|---|
+| rows | n | toxic | scorer | VADER, compound | difference | worst word | difference | negative share | \
+difference |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+AT_HALF = """
+Where the scorer says at least ½:
+
+| rows | precision | recall |
+|---|---|---|
 """
 SAMPLES = """
-The InstructGPT paper's samples ({n} by 12 models, {clusters} contexts; the bootstrap draws contexts), against
-Perspective's score:
+## Against Perspective: the InstructGPT paper's samples
+{n} samples of 12 models under three prompts, {clusters} contexts; the bootstrap draws contexts. Spearman's ρ
+with Perspective's score. Settings were chosen on 18 of the contexts.
 
-| | scorer | VADER | difference |
-|---|---|---|---|
+| scorer | VADER, compound | difference | worst word | difference | negative share | difference |
+|---|---|---|---|---|---|---|
 """
 HELD_OUT = """
 ## On what was held out
@@ -36,16 +44,17 @@ HELD_OUT = """
 |---|---|---|---|---|
 """
 CALIBRATION = """
-Tweets held out, each beside up to twelve words of other text, both classes counted alike:
+Tweets held out, each beside up to twelve words of other text, both classes counted alike. P is no calibrated
+probability of these: ½ is set by harmless prose (docs/toxicity.md).
 
 | P(toxic) | n | mean P | toxic |
 |---|---|---|---|
 """
 IDENTITIES = """
 ## By identity
-Madlibs of the held-out templates. Within: toxic against other texts of the term. The two others, after Borkan et al.
-(2019): the term's calm texts against toxic texts of all other terms (low: the term looks toxic), and the term's
-toxic texts against calm ones of the others. ½: share of the term's calm texts that get at least ½.
+Madlibs of the held-out templates. Within: toxic against other texts of the term. The two others, after Borkan
+et al. (2019): the term's calm texts against toxic texts of all other terms (low: the term looks toxic), and
+the term's toxic texts against calm ones of the others. ½: share of the term's calm texts that get at least ½.
 
 | term | n | within | calm against toxic others | toxic against calm others | ½ | mean P of calm |
 |---|---|---|---|---|---|---|
@@ -57,31 +66,38 @@ def write(found: dict[str, Any], out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "toxicity.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (out / "toxicity.md").write_text(_page(found), encoding="utf-8")
-    lines = [
-        f"{name}: AUC {_ci(rows['auc'])}, VADER ({rows['best_rule']}) {_ci(rows['vader'][rows['best_rule']])}, "
-        f"difference {_ci(rows['difference'])}"
-        for name, rows in found["perspective"].items()
-    ]
-    ranks = found["instructgpt"]
-    best = ranks["vader"][ranks["best_rule"]]
+    lines = [f"{name}: AUC {_beside(rows, 'auc')}" for name, rows in found["perspective"].items()]
     return [
         *lines,
-        f"InstructGPT's samples: ρ {_ci(ranks['rho'])}, VADER ({ranks['best_rule']}) {_ci(best)}, "
-        f"difference {_ci(ranks['difference'])}",
+        f"InstructGPT's samples: ρ {_beside(found['instructgpt'], 'rho')}",
         f"tweets held out: AUC {_ci(found['tweets']['auc'])}",
         f"madlibs, held-out templates: AUC {_ci(found['madlibs']['auc'])}",
     ]
 
 
+def _beside(rows: dict[str, Any], name: str) -> str:
+    sides = "; ".join(
+        f"{rule} {_ci(each)}, difference {_ci(rows['difference'][rule])}"
+        for rule, each in rows["vader"].items()
+    )
+    return f"{_ci(rows[name])}; VADER {sides}"
+
+
 def _page(found: dict[str, Any]) -> str:
     text = HEAD.format(fingerprint=found["fingerprint"])
-    text += "".join(_perspective_row(name, rows) for name, rows in found["perspective"].items())
+    for name, rows in found["perspective"].items():
+        auc = rows["auc"]
+        text += f"| {name} | {auc['n']} | {auc['n_positive']} | {_ci(auc)} | {_rules(rows)} |\n"
+    text += AT_HALF
+    for name, rows in found["perspective"].items():
+        text += f"| {name} | {_ci(rows['precision'])} | {_ci(rows['recall'])} |\n"
     ranks = found["instructgpt"]
-    best = ranks["vader"][ranks["best_rule"]]
     text += SAMPLES.format(n=f"{ranks['rho']['n']:,}", clusters=ranks["rho"]["n_clusters"])
-    text += f"| Spearman's ρ | {_ci(ranks['rho'])} | {_ci(best)} ({ranks['best_rule']}) | "
-    text += f"{_ci(ranks['difference'])} |\n| AUC at ≥ ½ | {_ci(ranks['auc'])} | | |\n"
+    text += f"| {_ci(ranks['rho'])} | {_rules(ranks)} |\n\nAUC at ≥ ½: {_ci(ranks['auc'])}.\n"
     text += HELD_OUT + _held_out_row("tweets", found["tweets"])
+    text += (
+        f"| background, presumed harmless | {found['background']['n']} | | | {_ci(found['background'])} |\n"
+    )
     text += _held_out_row("madlibs, four templates", found["madlibs"])
     for name, each in found["madlibs"]["templates"].items():
         text += f"| … {name} | {each['n']} | {_ci(each)} | | |\n"
@@ -99,11 +115,9 @@ def _page(found: dict[str, Any]) -> str:
     return text
 
 
-def _perspective_row(name: str, rows: dict[str, Any]) -> str:
-    auc, best = rows["auc"], rows["best_rule"]
-    return (
-        f"| {name} | {auc['n']} | {auc['n_positive']} | {_ci(auc)} | {_ci(rows['vader'][best])} ({best}) | "
-        f"{_ci(rows['difference'])} | {_ci(rows['precision'])} | {_ci(rows['recall'])} |\n"
+def _rules(rows: dict[str, Any]) -> str:
+    return " | ".join(
+        f"{_ci(each)} | {_ci(rows['difference'][rule])}" for rule, each in rows["vader"].items()
     )
 
 
@@ -115,10 +129,10 @@ def _held_out_row(name: str, rows: dict[str, Any]) -> str:
 
 
 def _unseen(found: dict[str, Any]) -> str:
-    words = ", ".join(found["words"])
     return (
-        "\nThe held-out templates hold the adjectives of those that were learnt. A variant that never saw a madlib "
-        f"with {words}, on the held-out texts with just these (n = {found['auc']['n']}): AUC {_ci(found['auc'])}.\n"
+        "\nThe held-out templates hold the adjectives of those that were learnt. A variant that never saw a "
+        f"madlib with {', '.join(found['words'])}, on the held-out texts with just these "
+        f"(n = {found['auc']['n']}): AUC {_ci(found['auc'])}.\n"
     )
 
 

@@ -1,5 +1,5 @@
-"""The lower baseline: VADER's lexicon (Hutto and Gilbert 2014) alone, without its rules for negation, degree and
-punctuation."""
+"""The lower baseline: VADER's lexicon (Hutto and Gilbert 2014) alone, without its rules for negation, degree
+and punctuation."""
 
 from __future__ import annotations
 

@@ -57,5 +57,14 @@ def buckets(text_words: list[str]) -> list[int]:
     return found + [pair_bucket(*pair) for pair in pairs]
 
 
+def word_key(word: str) -> int:
+    """The whole CRC-32 of a word, for a table of words that must not share a place with other features."""
+    return _hash(f"w{word}")
+
+
 def _bucket(feature: str) -> int:
-    return zlib.crc32(feature.encode("utf-8", "surrogatepass")) & (BUCKETS - 1)
+    return _hash(feature) & (BUCKETS - 1)
+
+
+def _hash(feature: str) -> int:
+    return zlib.crc32(feature.encode("utf-8", "surrogatepass"))

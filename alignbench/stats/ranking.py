@@ -100,7 +100,7 @@ def area_difference(
     clusters: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> Ranking:
-    """Area of a − area of b, on the same observations; arguments and errors are otherwise those of ``area``."""
+    """Area of a − area of b, on the same observations. Arguments and errors: see ``area``."""
     alone = area(scores_a, positive, clusters, level)
     other = area(scores_b, positive, clusters, level)
     method = alone.method.replace("area under the ROC curve", "paired difference of areas")
@@ -174,12 +174,24 @@ def _stderr(influence: Floats, codes: Codes) -> float:
     return math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums))
 
 
-def _rho(a: Floats, b: Floats) -> float:
-    """NaN where one side does not vary."""
-    a, b = rankdata(a), rankdata(b)
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size else math.nan
+def _rho(codes: Sequence[Codes]) -> list[float]:
+    """Of each column but the last with the last; NaN where one does not vary.
+
+    Args:
+        codes: columns of small integers in the order of the values.
+    """
+    *sides, target = [_centred_ranks(column) for column in codes]
+    sizes = [math.sqrt(float(side @ side) * float(target @ target)) for side in sides]
+    return [
+        float(side @ target) / size if size else math.nan for side, size in zip(sides, sizes, strict=True)
+    ]
+
+
+def _centred_ranks(codes: Codes) -> Floats:
+    """Mean ranks less their mean, by counting, as there is much to rank in a bootstrap."""
+    counts = np.bincount(codes)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    return ranks - (len(codes) + 1) / 2
 
 
 def _resampled(
@@ -194,8 +206,10 @@ def _resampled(
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"lengths differ: {', '.join(str(len(column)) for column in columns)}")
 
+    ordered = [np.unique(column, return_inverse=True)[1] for column in columns]
+
     def statistic(rows: Codes) -> float:
-        rho = [_rho(column[rows], columns[-1][rows]) for column in columns[:-1]]
+        rho = _rho([column[rows] for column in ordered])
         return rho[0] - rho[1] if len(rho) > 1 else rho[0]
 
     n = len(columns[-1])

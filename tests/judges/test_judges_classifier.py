@@ -32,7 +32,7 @@ PROBLEMS = {"multi": "multi_label_classification", "single": "single_label_class
 
 
 def save(folder: Path, family: str, kind: str, **changes: Any) -> Path:
-    """A tiny random classifier; roberta counts positions from behind its padding, gpt2 reads the last token."""
+    """A tiny random classifier: roberta counts positions from behind its padding, gpt2 reads the last one."""
     torch.manual_seed(3)
     labels = LABELS[kind]
     common = {
