@@ -178,9 +178,14 @@ def _at_hand(
     """The tasks whose data and scorers are at hand, with the metrics that are, and the notes that say what is
     not. Of a suite, family or glob the others are left out; one that is named by itself is an error."""
     notes, absent, kept = [], dict[str, UsageError](), list[Task]()
-    for name in dict.fromkeys(n for t in tasks for m in t.metrics for n in m.scorers if n not in scorers):
-        metrics = [f"{t.name} {m.name}" for t in tasks for m in t.metrics if name in m.scorers]
-        notes.append(f"left out: {', '.join(metrics)}, which --scorer {name}=SPEC would give")
+    wanting: dict[str, list[str]] = {}
+    for task in tasks:
+        for metric in task.metrics:
+            if lacks := [name for name in metric.scorers if name not in scorers]:
+                wanting.setdefault(f"{metric.name} (scorer {' and '.join(lacks)})", []).append(task.name)
+    if wanting:
+        each = "; ".join(f"{metric} of {', '.join(names)}" for metric, names in wanting.items())
+        notes.append(f"left out, for want of --scorer NAME=SPEC: {each}")
     for task in tasks:
         try:
             found = with_scorers(task, scorers)
