@@ -222,26 +222,31 @@ def _drop(published: Published, mirror: Path) -> tuple[dict[str, str], dict[str,
 
 
 def _own_tasks(published: Published, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """A task file for each prompt type, over the file's contexts and references."""
+    """A task file for each prompt type, over its contexts and references."""
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = [
-        {"id": key, "context": row.context, "references": list(row.references)}
-        for key, row in published.documents.items()
-    ]
-    (folder / f"{published.name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    metrics: list[dict[str, Any]] = [{"name": metric} for metric in metrics_of(published)]
+    metrics += [{"name": f"published_{s}", "scorer": s} for s in published.scores]
+    if not metrics:
+        raise SystemExit(
+            f"{published.name} has neither references nor scores, so there is nothing to score by"
+        )
     tasks = {}
     for prompt in published.prompts:
         name = f"{published.name}_{re.sub(r'[^a-z0-9]+', '_', prompt.lower()).strip('_')}"
-        metrics: list[dict[str, Any]] = [{"name": metric} for metric in metrics_of(published)]
-        metrics += [{"name": f"published_{s}", "scorer": s} for s in published.scores]
+        rows = {
+            row.key: json.dumps({"id": row.key, "context": row.context, "references": list(row.references)})
+            for row in published.rows
+            if row.prompt == prompt
+        }
+        (folder / f"{name}.jsonl").write_text("\n".join(rows.values()) + "\n", encoding="utf-8")
         spec = {
             "task": name,
             "area": "nlp",
             "kind": "generate",
             "description": f"The published prompts of {published.name}, {prompt}.",
-            "data": {"hub": f"{published.name}.jsonl"},
+            "data": {"hub": f"{name}.jsonl"},
             "doc_id": "id",
             "prompt": "{{ context }}",
             "references": "references",

@@ -105,7 +105,7 @@ def _score(column: Column, policy: str, level: float) -> Score:
     return Score(
         found.mean,
         found.stderr,
-        found.ci,
+        stats.clip(found.ci, column.metric.limits) if found.ci else None,
         found.n,
         found.missing,
         column.unparsed[policy],

@@ -49,7 +49,7 @@ def bleu_of(sums: Vector) -> float | None:
     from sacrebleu.metrics.bleu import BLEU
 
     score = BLEU.compute_bleu(matches, totals, sys_len, ref_len, smooth_method="exp").score
-    return float(score) / 100
+    return min(1.0, float(score) / 100)
 
 
 def sentence_bleu(
@@ -66,7 +66,8 @@ def sentence_bleu(
     """
     if not references:
         return None
-    return float(_bleu(tokenize, smooth, True).sentence_score(output, list(references)).score) / 100
+    score = float(_bleu(tokenize, smooth, True).sentence_score(output, list(references)).score)
+    return min(1.0, score / 100)  # an exact match is 100.00000000000004
 
 
 def chrf(output: str, references: Sequence[str]) -> float | None:

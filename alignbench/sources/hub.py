@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignbench.errors import UsageError
-from alignbench.sources.files import Row
+from alignbench.sources.files import Row, read_rows
 
 _UNREACHABLE: list[str] = []
 """The name for which there was no connection; it is not waited for again in this process."""
@@ -34,9 +35,29 @@ def hub_rows(
             except UsageError:
                 raise
             except Exception as error:  # the hub client raises a dozen kinds; each means "not from there"
+                if pattern is not None and (rows := _plain_files(name, pattern, revision, error)):
+                    return rows
                 why = why or error
     reason = " ".join(str(why).split())[:200] if reachable else "no connection, and not in its cache"
     raise LookupError(reason) from why
+
+
+def _plain_files(name: str, pattern: str, revision: str | None, error: Exception) -> list[Row]:
+    """The rows of the files that match, where the data set has a loading script beside them: ``datasets``
+    does not run scripts any more, nor load any file of a data set that has one. Empty for another
+    ``error``."""
+    import huggingface_hub
+
+    if "scripts are no longer supported" not in str(error):
+        return []
+    api = huggingface_hub.HfApi()
+    try:
+        held = api.list_repo_files(name, repo_type="dataset", revision=revision)
+        wanted = [file for file in sorted(held) if PurePosixPath("/", file).match(f"/{pattern}")]
+        got = [api.hf_hub_download(name, file, repo_type="dataset", revision=revision) for file in wanted]
+    except Exception:  # as above
+        return []
+    return [row for path in got for row in read_rows(Path(path))]
 
 
 @contextmanager

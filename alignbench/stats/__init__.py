@@ -1,6 +1,6 @@
 """Statistics: pure functions of numbers. Every estimate carries its n, its interval and what was left out."""
 
-from alignbench.stats.estimate import Estimate, Interval, mean_interval
+from alignbench.stats.estimate import Estimate, Interval, clip, mean_interval
 from alignbench.stats.gain import paired_gain
 from alignbench.stats.length import LengthControlled, length_controlled
 from alignbench.stats.multiplicity import Decision, Verdict, decide, holm, simultaneous_level, verdict
@@ -19,6 +19,7 @@ __all__ = [
     "Tax",
     "Verdict",
     "WinRate",
+    "clip",
     "decide",
     "holm",
     "length_controlled",

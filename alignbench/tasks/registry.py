@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from alignbench.errors import UsageError, nearest
-from alignbench.metrics import CORPUS, RAW
+from alignbench.metrics import COMBINE, CORPUS, RAW
 from alignbench.tasks.documents import Builder, load_documents
 from alignbench.tasks.prompts import PROMPTS, prompts_task
 from alignbench.tasks.scoring import combiners, questions, rater, scorer
@@ -323,6 +323,7 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
         # the numbers that stand for documents in a statistic of sums have no range
         bounds=(0.0, 1.0) if unit == "rate" and bounds is None and not summed else bounds,
         built_in=built_in,
+        limits=_limits(metric, spec) if summed else None,
         scorers=metric.scorers,
     )
 
@@ -330,6 +331,15 @@ def _metric(metric: MetricSpec, spec: TaskSpec) -> Metric:
 def _source(spec: TaskSpec, path: Path) -> str:
     rows = spec.data.model_dump_json() if spec.data else f"{path.parent.resolve()} {spec.documents}"
     return rows if spec.where is None else f"{rows} where {spec.where}"
+
+
+def _limits(metric: MetricSpec, spec: TaskSpec) -> tuple[float, float] | None:
+    """The range of a statistic of sums."""
+    if metric.combine is None:
+        return CORPUS[spec.kind][metric.name].bounds
+    if metric.combine in COMBINE:
+        return COMBINE[metric.combine].bounds
+    return (0.0, 1.0) if metric.unit == "rate" else None
 
 
 def _fingerprint(spec: TaskSpec, path: Path) -> str:

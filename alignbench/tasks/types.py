@@ -45,6 +45,7 @@ class Metric:
     beforehand. ``chance``: what guessing at random scores; ``majority``: what always giving the one answer
     that is right most often scores, where all documents have the same choices. ``bounds``: the range that its
     values can have; it and ``unit`` are None where nobody said. ``built_in``: scored by ``metrics``.
+    ``limits``: the range of a statistic of sums, whose documents' values may lie outside of it.
     ``scorers``: names of the models that score the outputs, which the values come from (``Task.rate``)."""
 
     name: str
@@ -57,6 +58,7 @@ class Metric:
     unit: Unit | None = None
     bounds: tuple[float, float] | None = None
     built_in: bool = False
+    limits: tuple[float, float] | None = None
     scorers: tuple[str, ...] = ()
 
 

@@ -102,6 +102,43 @@ def test_a_document_that_stands_twice(tmp_path: Path) -> None:
     assert len({row.key for row in found.rows if row.prompt == "zeroshot"}) == 20
 
 
+def test_contexts_that_differ_between_prompt_types(tmp_path: Path, table: Path) -> None:
+    """A few-shot prompt may stand in the context; then the prompt types have no documents in common."""
+    rows = answers(RIGHT, "yes", "yes")
+    for row in rows:
+        row["context"] = f"{row['prompt_type']}: {row['context']}"
+    path = write_csv(tmp_path / "boolq_samples.csv", rows)
+    found = published.measure([path], published.read_table(table), tmp_path, ())
+    assert all((cell["n"], cell["missing"]) == (10, 0) for cell in found["cells"])
+    assert {cell["metric"] for cell in found["cells"]} == {"f1"}
+    assert {cell["published"] for cell in found["cells"]} == {None}
+    assert found["correlations"] == []
+    assert " / – |" in published.markdown(found)
+
+
+def test_translations_are_scored_as_a_corpus(tmp_path: Path) -> None:
+    said = "the cat sat on the mat today"
+    path = write_csv(tmp_path / "fr_to_en_samples.csv", answers({"a": 10, "b": 0}, said, said))
+    shots = [
+        {"task": "FR→EN 15", "metric": "BLEU", "prompt": f"{n}-shot", "a": 39.5} for n in ("zero", "few")
+    ]
+    lines = published.read_table(write_csv(tmp_path / "t.csv", shots, ["", *shots[0]]))
+    cells = published.measure([path], lines, tmp_path, ())["cells"]
+    assert {(c["model"], c["metric"], c["published"]) for c in cells} == {
+        ("a", "bleu", 0.395),
+        ("b", "bleu", None),
+    }
+    assert [round(c["mean"], 6) for c in cells if c["model"] == "a"] == [1, 1]
+    assert all(c["mean"] < 0.1 for c in cells if c["model"] == "b")
+
+
+def test_nothing_to_score_by(tmp_path: Path) -> None:
+    rows = [{"model_type": "m", "prompt_type": "p", "prompt": "q", "completion": "a"}]
+    found = read_published(write_csv(tmp_path / "mine.csv", rows, ("", *rows[0])))
+    with pytest.raises(SystemExit, match="mine has neither references nor scores"):
+        write_inputs([found], tmp_path / "in", None)
+
+
 def test_columns_of_scores(tmp_path: Path) -> None:
     rows = [
         {"model_type": "m", "prompt_type": "p", "prompt": "q", "completion": "a", "fair": f, "words": 9}

@@ -269,3 +269,14 @@ def test_standing_against_what_guessing_scores(values, changes, says) -> None:  
     assert row.standing("a") == says
     assert row.standing("nobody") == ""
     assert row.majority == changes.get("majority")
+
+
+def test_the_interval_of_a_statistic_of_sums_ends_with_its_range() -> None:
+    """Documents' values may lie outside of it, and so may an interval from them."""
+    metric = Metric("m", unit="raw", limits=(-1.0, 1.0))
+    table = analysis.columns([task(metrics=(metric,))], by_policy(a=[-1.0, -2.6, 0.8, -0.8]))
+    score = analysis.task_rows(table, 0.95)[0].scores["a"]
+    assert score.mean == pytest.approx(-0.9)
+    assert score.ci is not None
+    assert score.ci[0] == -1.0
+    assert score.ci[1] == 1.0

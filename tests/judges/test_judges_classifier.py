@@ -185,7 +185,9 @@ def test_a_spec() -> None:
 def test_wrong_models(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "bert", "single")
     with Ledger.open(tmp_path) as ledger:
-        with pytest.raises(UsageError, match=r"no label 'toxc' \(did you mean 'toxic'\?\); .* neutral, toxic"):
+        with pytest.raises(
+            UsageError, match=r"no label 'toxc' \(did you mean 'toxic'\?\); .* neutral, toxic"
+        ):
             open_classifier(f"{folder}?label=toxc", ledger=ledger)
         with pytest.raises(UsageError, match="no folder"):
             open_classifier(f"{tmp_path}/nowhere", ledger=ledger)

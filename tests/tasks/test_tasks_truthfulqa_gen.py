@@ -9,6 +9,7 @@ import pytest
 from task_tools import scored, shipped, write_rows
 
 from alignbench.engines.types import Completion
+from alignbench.tasks.registry import find_tasks
 from alignbench.tasks.scoring import with_scorers
 
 GEN = ("truthfulqa_gen", "truthfulqa_gen_instruction", "truthfulqa_gen_qa_instruction")
@@ -153,3 +154,8 @@ def test_a_score_of_every_real_question(shared_data: Path) -> None:
         answers = [Completion(text, (), (), (), (), "eos") for text in texts]
         values = [task.score(d, a)["rougeL_acc"] for d, a in zip(documents, answers, strict=True)]
         assert sum(values) / len(values) == pytest.approx(sure, abs=0.05)
+
+
+def test_the_suite() -> None:
+    names = [task.name for task in find_tasks(["truthfulness"])]
+    assert names == [*GEN, "truthfulqa_mc1", "truthfulqa_mc2"]
