@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignbench import engines
 from alignbench.compare import lineage, recordings
+from alignbench.compare.at_hand import at_hand, check_recorded_scores
 from alignbench.compare.recordings import Recorded
 from alignbench.compare.results import FILE, read_results
 from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
-from alignbench.errors import DataAbsentError, UsageError, nearest
+from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
-from alignbench.judges.scorers import RECORDED, ScorerSpec, choose_scorers
+from alignbench.judges.scorers import ScorerSpec, choose_scorers
 from alignbench.judges.specs import JudgeSpec, parse_judge
 from alignbench.processes import LOCK
 from alignbench.tasks.documents import metrics_with_levels
 from alignbench.tasks.registry import find_tasks, list_entries
-from alignbench.tasks.scoring import with_scorers
 from alignbench.tasks.types import Document, Task
 
 LEVEL = 0.95
@@ -119,12 +119,12 @@ def make_plan(
         notes.append(note)
     scorers = choose_scorers(settings.scorers, found)
     named = {part.strip() for text in tasks or () for part in text.split(",")}
-    found, lines = _at_hand(found, named, [scorer.name for scorer in scorers])
+    found, lines = at_hand(found, named, [scorer.name for scorer in scorers])
     notes += lines
     asked = {name for task in found for metric in task.metrics for name in metric.scorers}
     scorers = [scorer for scorer in scorers if scorer.name in asked]
     recorded = recordings.join_recordings(read, found)
-    _check_recorded_scores(scorers, parsed, recorded)
+    check_recorded_scores(scorers, parsed, recorded)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
     for task in found:
         if not documents[task.name]:
@@ -170,53 +170,6 @@ def _member(name: str | None, names: Sequence[str], option: str) -> str | None:
             f"{option} {name!r} is none of the policies{nearest(name, list(names))}: {', '.join(names)}"
         )
     return name
-
-
-def _at_hand(
-    tasks: Sequence[Task], named: Collection[str], scorers: Sequence[str]
-) -> tuple[list[Task], list[str]]:
-    """The tasks whose data and scorers are at hand, with the metrics that are, and the notes that say what is
-    not. Of a suite, family or glob the others are left out; one that is named by itself is an error."""
-    notes, absent, kept = [], dict[str, UsageError](), list[Task]()
-    for name in dict.fromkeys(n for t in tasks for m in t.metrics for n in m.scorers if n not in scorers):
-        metrics = [f"{t.name} {m.name}" for t in tasks for m in t.metrics if name in m.scorers]
-        notes.append(f"left out: {', '.join(metrics)}, which --scorer {name}=SPEC would give")
-    for task in tasks:
-        try:
-            found = with_scorers(task, scorers)
-        except UsageError:
-            if task.name in named or len(tasks) == 1:
-                raise
-            continue
-        try:
-            found.load()
-        except DataAbsentError as error:
-            if task.name in named:
-                raise
-            absent[task.name] = error
-        else:
-            kept.append(found)
-    if not kept:
-        raise next(iter(absent.values()), UsageError("none of the tasks has a scorer; see --scorer"))
-    if absent:
-        notes.append(f"left out, as their data are not at hand: {', '.join(absent)}")
-    return kept, notes
-
-
-def _check_recorded_scores(
-    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
-) -> None:
-    """Scores that were recorded are there for every policy, or the comparison would be of two scorers."""
-    for scorer in scorers:
-        if scorer.kind != RECORDED:
-            continue
-        for policy in policies:
-            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
-            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
-                raise UsageError(
-                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
-                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
-                )
 
 
 def _check_policy(policy: Policy, settings: Settings) -> None:

@@ -77,19 +77,20 @@ def _check(path: Path, mirror: Path | None) -> dict[str, Any]:
             n = len(load_documents(spec, path, mirror=mirror, seed=0, trusted=trusted))
             status = f"good; {n} document{'s' if n > 1 else ''}"
         except AlignbenchError as error:
-            problems = [_located(str(error), path)]
+            problems = [_located(str(error), spec, path)]
     return _report(path, problems, status, task=spec.task)
 
 
-def _located(problem: str, path: Path) -> str:
-    """A problem of the data that names a key, with the key's line."""
+def _located(problem: str, spec: TaskSpec, path: Path) -> str:
+    """A problem of the data that names a key or a function, with its line."""
     rest = problem.removeprefix(f"{path}: ")
-    key = rest.partition(":")[0]
-    return (
-        said(read_taskfile(path), (key,), rest)
-        if rest != problem and key in TaskSpec.model_fields
-        else problem
-    )
+    if rest == problem:
+        return problem
+    key = tuple(rest.partition(":")[0].split("."))
+    named = [location for location, reference in _functions(spec) if rest.startswith(f"{reference} ")]
+    if not named and key[0] not in TaskSpec.model_fields:
+        return problem
+    return said(read_taskfile(path), named[0] if named else key, rest)
 
 
 def _check_suite(path: Path, registry: Registry) -> dict[str, Any]:

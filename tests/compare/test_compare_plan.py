@@ -202,7 +202,7 @@ def test_of_a_suite_what_is_not_at_hand_is_left_out_and_said(plan, wide: Path) -
     assert [task.name for task in made.tasks] == ["toy_sums"]
     assert made.scorers == ()
     assert "left out, as their data are not at hand: toy_absent" in made.notes
-    assert "left out: toy_scored truth, which --scorer truth=SPEC would give" in made.notes
+    assert "left out, for want of --scorer NAME=SPEC: truth (scorer truth) of toy_scored" in made.notes
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ def test_a_runs_samples_are_a_recording_with_scores(compare, recorded, tmp_path:
 def test_what_has_no_scorer_is_left_out_and_said(compare, recorded, task: Path) -> None:
     settings = Settings(tasks_dirs=(task,), scorers=("toxicity=recorded",))
     plan = make_plan([recorded("mild", 0.3)], ["toy_tox"], settings=settings)
-    assert "left out: toy_tox gap, toy_tox true_share, which --scorer truth=SPEC would give" in plan.notes
+    left = "gap (scorer truth) of toy_tox; true_share (scorer truth) of toy_tox"
+    assert f"left out, for want of --scorer NAME=SPEC: {left}" in plan.notes
     both = {"truth": [0.9, 0.7]}
     table = rows(compare(recorded("mild", 0.3, **both), scorers=("toxicity=recorded", "truth=recorded")))
     assert table["true_share"].headline

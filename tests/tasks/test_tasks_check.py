@@ -39,6 +39,7 @@ few_shot: {n: 1}
 """
 CODE = "def both(fields, outputs, scores):\n    return 1.0\n\n\ndef sums(fields, output):\n    return [1.0]\n"
 ROWS = '{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n'
+BROKEN = "\n\ndef broken(row):\n    return row['none']\n\n\ndef empty(rows):\n    return []\n"
 SUITE = "suite: mine\ndescription: Mine.\ntasks:\n  - riddles\n  - riddles*\n"
 
 
@@ -218,6 +219,24 @@ def test_every_problem_is_named(folder: Path) -> None:
     lines = [re.search(r", line (\d+): ", problem) for problem in report["problems"]]
     assert sorted(int(line[1]) for line in lines if line) == [6, 18, 22]
     assert report["status"] == "3 problems"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("prepare: code.py:broken", "line 25: code.py:broken fails on row 0 (KeyError: 'none')"),
+        ("arrange: code.py:empty", "line 25: code.py:empty must give a list of mappings"),
+        ("where: question == 'None?'", "line 25: where: \"question == 'None?'\" holds for no row"),
+        ("where: 'question =='", "line 25: 'where': not a valid expression"),
+        ("doc_id: '{{ answer | length }}'", "line 25: doc_id: two documents have the id '1'"),
+        ("references: answer", "line 25: references: expected a list, got '1'"),
+    ],
+)
+def test_a_problem_of_the_data_has_its_keys_line(folder: Path, line: str, says: str) -> None:
+    (folder / "code.py").write_text(CODE + BROKEN)
+    (folder / "riddles.yaml").write_text(f"{TASK}{line}\n")
+    (report,) = check_path(folder / "riddles.yaml")
+    assert any(says in problem for problem in report["problems"]), report["problems"]
 
 
 def test_a_key_of_an_extended_file_names_both(folder: Path) -> None:

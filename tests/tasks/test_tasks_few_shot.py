@@ -118,3 +118,22 @@ def test_what_gives_no_exemplars(tmp_path: Path, data: str, shots: str, says: st
     write(tmp_path / "tasks" / "shots.jsonl", TRAIN)
     with pytest.raises(UsageError, match=says):
         load(tmp_path, data, shots)
+
+
+def test_the_hub_is_asked_for_the_exemplars_split_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def hub_rows(*words: object) -> list[dict[str, str]]:
+        asked.append(words)
+        return TRAIN if "train" in str(words) else TESTED
+
+    monkeypatch.setattr("alignbench.sources.hub.hub_rows", hub_rows)
+    data = "hub: org/set, config: c, revision: abc, split: test, files: [t.jsonl]"
+    documents = load(tmp_path, data, "n: 2, split: train, files: [train.jsonl]")
+    assert asked == [
+        ("org/set", "test", "c", "abc", ("t.jsonl",)),
+        ("org/set", "train", "c", "abc", ("train.jsonl",)),
+    ]
+    assert all("train" in doc.prompt for doc in documents)
