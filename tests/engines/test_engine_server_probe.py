@@ -79,6 +79,18 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(spec: str) -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "place", ["openai:m@http://h/{}/v1", "openai:{}@http://h/v1", "{}=openai:m@http://h/v1"]
+)
+def test_the_environment_s_key_in_an_address_is_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hunter2-hunter2")
+    with pytest.raises(UsageError, match="OPENAI_API_KEY") as error:
+        parse_policy(place.format("hunter2-hunter2"))
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")  # what is said to servers that want none
+    assert parse_policy(place.format("EMPTY")).kind == "openai"
+
+
 def test_a_wrong_model_names_what_there_is(serve: Serve) -> None:
     server = serve(models=("toy-large", "other"))
     with pytest.raises(UsageError, match=r"the model 'toy'; it offers toy-large, other"):

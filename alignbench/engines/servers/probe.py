@@ -139,7 +139,7 @@ class _Probe:
             self.used.append(usage)
             found = echo_problem(echo, ECHOED)
             if found is None:
-                front = "".join(echo.tokens).removesuffix(ECHOED)
+                front = self.client.redact("".join(echo.tokens).removesuffix(ECHOED))
                 return replace(abilities, echoed=generated, in_front=front)
             problem = found
         return replace(abilities, no_score=problem)
