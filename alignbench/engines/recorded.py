@@ -177,6 +177,12 @@ class Recording:
                 f"policy {self.policy.spec!r}: {rows} different outputs for the document {doc_id} of {task}, "
                 f"which takes one; keep one, or choose by their order: {with_option(self.policy, 'sample=1')}"
             )
+        other = next((each for each in some if each.scores != some[0].scores), None)
+        if other is not None:
+            raise UsageError(
+                f"policy {self.policy.spec!r}: rows {some[0].number} and {other.number} give different "
+                f"scores for the same output to the document {doc_id} of {task}; keep one"
+            )
         return [*some[:1]]
 
     def _all(self, some: Sequence[Held], doc_id: str, task: str) -> list[Held]:
@@ -333,7 +339,7 @@ def _of_generator(
     if bare is not None:
         raise UsageError(f"{what}: row {bare} names no {column}, and other rows do; name it in every row")
     names = named[column]
-    listed = _listed(names)
+    listed = shorten(names)
     if wanted is None and len(names) > 1:
         raise UsageError(f"{what}: the file holds outputs of {listed}; choose one with ?generator=NAME")
     if wanted is not None and wanted not in names:
@@ -344,7 +350,7 @@ def _of_generator(
         if len(held := _names(kept, other)) > 1:
             raise UsageError(
                 f"{what}: the rows whose {column} is {chosen} are of several in the column {other}: "
-                f"{_listed(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
+                f"{shorten(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
             )
     return chosen, kept
 
@@ -353,7 +359,8 @@ def _names(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> list[s
     return list(dict.fromkeys(str(row[column]) for _, row in rows if row.get(column)))
 
 
-def _listed(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
+    """Names for a message: the first of many."""
     return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 

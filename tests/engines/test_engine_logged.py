@@ -216,6 +216,14 @@ def test_nothing_matches_and_the_wrong_kind(log) -> None:
         join(log({"t": [text(0, "x")]}))
 
 
+def test_a_folder_of_very_many_models(log) -> None:
+    for i in range(11):
+        log({"t": [choice(0)]}, f"?generator=org__{i}", model=f"org__{i}")
+    with pytest.raises(UsageError, match=r"org__0, .*, … \(12 in all\); choose one") as said:
+        log({"t": [choice(0)]}, model="org__11")
+    assert "org__9" not in str(said.value)
+
+
 def test_a_folder_of_several_models_or_runs(log, tmp_path: Path) -> None:
     log({"t": [choice(0)]}, model="org__a")
     with pytest.raises(
