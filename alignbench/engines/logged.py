@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import Answer, Asked, Join, chosen_sample, clip, shorten, with_option
+from alignbench.engines.recorded import (
+    Answer,
+    Asked,
+    Join,
+    chosen_sample,
+    clip,
+    identity_of,
+    shorten,
+    with_option,
+)
 from alignbench.engines.types import Scored
 from alignbench.errors import UsageError, nearest
 from alignbench.sources import read_rows
@@ -263,12 +272,7 @@ def open_log(policy: Policy, path: Path) -> SampleLog:
         )
         digest.update(task.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     shots = _shots({file.parent for file in files})
-    return SampleLog(
-        policy,
-        tuple(records),
-        shots,
-        {"engine": "recorded", "file": digest.hexdigest(), "generator": generator},
-    )
+    return SampleLog(policy, tuple(records), shots, identity_of(policy, digest.hexdigest(), generator))
 
 
 def _files(policy: Policy, folder: Path) -> tuple[str | None, list[Path]]:

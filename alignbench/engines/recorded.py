@@ -103,7 +103,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a file holds of one policy. ``identity``: the hash of the file's content, and the generator."""
+    """What a file holds of one policy. ``identity``: see ``identity_of``."""
 
     policy: Policy
     records: tuple[Record, ...]
@@ -290,7 +290,14 @@ def open_recording(policy: Policy) -> Recording | SampleLog:
     generator, rows = _of_generator(rows, policy.options.get("generator"), what)
     records = tuple(_record(number, row, what) for number, row in rows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Recording(policy, records, {"engine": "recorded", "file": digest, "generator": generator})
+    return Recording(policy, records, identity_of(policy, digest, generator))
+
+
+def identity_of(policy: Policy, digest: str, generator: str | None) -> dict[str, Any]:
+    """Which outputs a policy's are: of which content, by whom, and which of several where it says so."""
+    chosen = chosen_sample(policy)
+    identity: dict[str, Any] = {"engine": "recorded", "file": digest, "generator": generator}
+    return identity if chosen is None else identity | {"sample": chosen}
 
 
 def chosen_sample(policy: Policy) -> int | None:

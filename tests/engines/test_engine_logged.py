@@ -276,4 +276,6 @@ def test_identity_is_the_content_and_the_task(log, tmp_path: Path) -> None:
     (tmp_path / "out").rename(moved)
     again = open_log(parse_policy(f"recorded:{moved}"), moved).identity
     assert again == one
+    second = open_log(parse_policy(f"recorded:{moved}?sample=2"), moved).identity
+    assert second == {**one, "sample": 2}
     assert log({"t": [choice(1)]}, model="org__model").identity != one

@@ -139,6 +139,13 @@ def test_two_scores_of_one_output(record) -> None:
         join(record([row, row | {"scores": {"toxicity": 0.9}}]))
 
 
+def test_another_of_several_outputs_is_another_policy(record) -> None:
+    rows = [{"doc_id": "d0", "output": ["x", "y"]}]
+    plain, first, second = (record(rows, option).identity for option in ("", "?sample=1", "?sample=2"))
+    assert first != second
+    assert {**plain, "sample": 2} == second
+
+
 def test_several_outputs_and_none_chosen(record) -> None:
     with pytest.raises(
         UsageError, match=r"row 1 gives different outputs for the document d0 of t, which takes"
