@@ -103,6 +103,17 @@ def test_an_environment_that_cannot_be_used(name: str, value: str, monkeypatch: 
     assert "pass@" not in str(error.value)
 
 
+def test_a_redirect_is_not_followed(server: FaultyServer, waits: list[float]) -> None:
+    """The key would go along, to whoever is there."""
+    with FaultyServer() as other:
+        handler: Any = server._http.RequestHandlerClass
+        handler.fail = lambda self, *words: self._raw(307, b"", 0, {"Location": f"{other.url}/completions"})
+        server.behaviour.faults.append("redirect")
+        with pytest.raises(Failed, match="HTTP 307"):
+            ask(make(server.url, KEY))
+        assert other.headers == []
+
+
 def test_half_a_character_is_none(server: FaultyServer) -> None:
     handler: Any = server._http.RequestHandlerClass
     handler._answer = lambda self, *words: (200, {"choices": [{"text": " sea \ud83d"}]})

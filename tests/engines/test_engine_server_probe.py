@@ -99,6 +99,18 @@ def test_a_wrong_model_names_what_there_is(serve: Serve) -> None:
         opened(serve(models=("other",), listed=False))
 
 
+def test_a_server_that_answers_by_another_model_s_name(serve: Serve) -> None:
+    """An alias (OpenAI's dated names), or a server that takes any name and answers with what it has."""
+    server = serve()
+    assert "call the model" not in open_engine(parse_policy(server.policy())).describe()["server"]
+    handler: Any = server._http.RequestHandlerClass
+    plain = handler._complete
+    handler._complete = lambda self, *words: plain(self, *words) | {"model": "toy-2024"}
+    for fresh in (True, False):  # found out, and remembered
+        described = open_engine(parse_policy(server.policy()), fresh=fresh).describe()["server"]
+        assert "its answers call the model toy-2024;" in described
+
+
 def test_no_server(serve: Serve) -> None:
     with FaultyServer() as server:
         spec = server.policy()

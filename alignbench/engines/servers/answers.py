@@ -43,6 +43,12 @@ def usage_of(payload: Mapping[str, Any]) -> Usage:
     return Usage(*(n if _whole(n) else None for n in counts))
 
 
+def model_of(payload: Mapping[str, Any]) -> str:
+    """What the answer calls the model; empty where it does not."""
+    found = payload.get("model")
+    return found if isinstance(found, str) else ""
+
+
 def completion_of(payload: Mapping[str, Any], request: Generate, *, chat: bool) -> Completion:
     """The first choice of an answer to a ``Generate``.
 
