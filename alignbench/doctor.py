@@ -6,7 +6,7 @@ the workspace with its ledger, and the compiled library.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -113,9 +113,6 @@ def _verdict(found: Diagnosis) -> str:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return f"not ready: {problems[0]}{more}"
     by_name = {finding.name: finding for finding in found.findings}
-    kind = by_name["default engine"].value.partition(":")[0]
-    if kind != "hf":
-        return f"ready: {kind} on {by_name['gpu'].value}"
     import torch
 
     if torch.cuda.is_available():
@@ -140,12 +137,21 @@ def software() -> Iterator[Finding]:
     for name in NEEDED:
         yield _needed(name)
     for name, extra in EXTRAS.items():
-        found = _version(name)
-        if found is None:
-            brings = f"not installed; pip install 'alignbench[{extra}]' brings it"
-            yield Finding("software", name, "absent", brings)
+        found, there = _version(name), _importable(name)
+        install = f"pip install 'alignbench[{extra}]'"
+        if found is not None and not there:
+            again = f"{found} without its modules; install it again: {install} --force-reinstall"
+            yield Finding("software", name, "absent", again)
+        elif not there:
+            yield Finding("software", name, "absent", f"not installed; {install} brings it")
         else:
-            yield Finding("software", name, "ok", found)
+            yield Finding("software", name, "ok", found or "of unknown version")
+
+
+def _importable(name: str) -> bool:
+    """Whether there is such a module; it is not imported. A folder of that name is none."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def _needed(name: str) -> Finding:
@@ -172,23 +178,25 @@ def _version(name: str) -> str | None:
 
 
 def engine() -> Iterator[Finding]:
-    """The engine that runs a policy which names none."""
-    from alignbench.engines import engine_of
-    from alignbench.engines.policy import parse_policy
-
-    kind = engine_of(parse_policy("pocket"))
-    yield Finding("engine", "default engine", "ok", f"{kind}: {_reason(kind)}")
-
-
-def _reason(kind: str) -> str:
+    """The engine that runs policies which name none (``engines.choice``)."""
     import torch
 
-    cuda, vllm = torch.cuda.is_available(), _version("vllm")
-    if kind == "vllm":
-        return "there are a CUDA GPU and vllm"
-    if not cuda:
-        return "there is no CUDA GPU" + ("; vllm:… runs a policy with vllm" if vllm else "")
-    return "policies name another as vllm:…" if vllm else "vllm is not installed"
+    yield Finding("engine", "default engine", "ok", f"hf: {_reason(torch.cuda.is_available())}")
+
+
+def _reason(cuda: bool) -> str:
+    from alignbench.engines.choice import LARGE
+    from alignbench.engines.vllm_engine import versions
+
+    if cuda and versions.for_cuda():
+        return (
+            f"but vllm, which is installed, where all policies are decoder-only models of {LARGE / 2**30:g} "
+            "GiB or more; --engine chooses"
+        )
+    vllm = "; vllm:… runs a policy with vllm" if versions.installed() else ""
+    if cuda:
+        return ("the vllm here computes on CPUs" if vllm else "vllm is not installed") + vllm
+    return "there is no CUDA GPU" + vllm
 
 
 def machine() -> Iterator[Finding]:

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import Answer, Asked, Join, chosen_sample, clip, with_option
+from alignbench.engines.recorded import (
+    Answer,
+    Asked,
+    Join,
+    chosen_sample,
+    clip,
+    identity_of,
+    shorten,
+    with_option,
+)
 from alignbench.engines.types import Scored
 from alignbench.errors import UsageError, nearest
 from alignbench.sources import read_rows
@@ -263,12 +272,7 @@ def open_log(policy: Policy, path: Path) -> SampleLog:
         )
         digest.update(task.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     shots = _shots({file.parent for file in files})
-    return SampleLog(
-        policy,
-        tuple(records),
-        shots,
-        {"engine": "recorded", "file": digest.hexdigest(), "generator": generator},
-    )
+    return SampleLog(policy, tuple(records), shots, identity_of(policy, digest.hexdigest(), generator))
 
 
 def _files(policy: Policy, folder: Path) -> tuple[str | None, list[Path]]:
@@ -282,14 +286,14 @@ def _files(policy: Policy, folder: Path) -> tuple[str | None, list[Path]]:
         )
     models = sorted({path.parent for path in found})
     wanted = policy.options.get("generator")
-    names = [model.name for model in models]
+    names = list(dict.fromkeys(model.name for model in models))
     if wanted is not None and wanted not in names:
         raise UsageError(
-            f"{what}: no model {wanted!r}{nearest(wanted, names)}; the folder has {', '.join(names)}"
+            f"{what}: no model {wanted!r}{nearest(wanted, names)}; the folder has {shorten(names)}"
         )
     if wanted is None and len(models) > 1:
         raise UsageError(
-            f"{what}: the folder holds samples of {', '.join(names)}; choose one with ?generator=NAME"
+            f"{what}: the folder holds samples of {shorten(names)}; choose one with ?generator=NAME"
         )
     generator = wanted or names[0]
     kept: dict[str, Path] = {}
@@ -323,7 +327,7 @@ def _logged(policy: Policy, file: Path, number: int, task: str, row: Mapping[str
         elif isinstance(asked[0][1], str):
             for (context, continuation), (answer, *_) in zip(asked, answers, strict=True):
                 if context == prompt:  # others are asked for metrics of lm-eval's
-                    told = Scored(float(answer[0]), 0, answer[1] == "True")
+                    told = Scored(float(answer[0]), 0, str(answer[1]) == "True")
                     scored.setdefault(str(continuation), told)
         else:
             texts = tuple(str(text) for text in answers[0])

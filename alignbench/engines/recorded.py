@@ -103,7 +103,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a file holds of one policy. ``identity``: the hash of the file's content, and the generator."""
+    """What a file holds of one policy. ``identity``: see ``identity_of``."""
 
     policy: Policy
     records: tuple[Record, ...]
@@ -176,6 +176,12 @@ class Recording:
             raise UsageError(
                 f"policy {self.policy.spec!r}: {rows} different outputs for the document {doc_id} of {task}, "
                 f"which takes one; keep one, or choose by their order: {with_option(self.policy, 'sample=1')}"
+            )
+        other = next((each for each in some if each.scores != some[0].scores), None)
+        if other is not None:
+            raise UsageError(
+                f"policy {self.policy.spec!r}: rows {some[0].number} and {other.number} give different "
+                f"scores for the same output to the document {doc_id} of {task}; keep one"
             )
         return [*some[:1]]
 
@@ -284,7 +290,14 @@ def open_recording(policy: Policy) -> Recording | SampleLog:
     generator, rows = _of_generator(rows, policy.options.get("generator"), what)
     records = tuple(_record(number, row, what) for number, row in rows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Recording(policy, records, {"engine": "recorded", "file": digest, "generator": generator})
+    return Recording(policy, records, identity_of(policy, digest, generator))
+
+
+def identity_of(policy: Policy, digest: str, generator: str | None) -> dict[str, Any]:
+    """Which outputs a policy's are: of which content, by whom, and which of several where it says so."""
+    chosen = chosen_sample(policy)
+    identity: dict[str, Any] = {"engine": "recorded", "file": digest, "generator": generator}
+    return identity if chosen is None else identity | {"sample": chosen}
 
 
 def chosen_sample(policy: Policy) -> int | None:
@@ -333,7 +346,7 @@ def _of_generator(
     if bare is not None:
         raise UsageError(f"{what}: row {bare} names no {column}, and other rows do; name it in every row")
     names = named[column]
-    listed = _listed(names)
+    listed = shorten(names)
     if wanted is None and len(names) > 1:
         raise UsageError(f"{what}: the file holds outputs of {listed}; choose one with ?generator=NAME")
     if wanted is not None and wanted not in names:
@@ -344,7 +357,7 @@ def _of_generator(
         if len(held := _names(kept, other)) > 1:
             raise UsageError(
                 f"{what}: the rows whose {column} is {chosen} are of several in the column {other}: "
-                f"{_listed(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
+                f"{shorten(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
             )
     return chosen, kept
 
@@ -353,7 +366,8 @@ def _names(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> list[s
     return list(dict.fromkeys(str(row[column]) for _, row in rows if row.get(column)))
 
 
-def _listed(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
+    """Names for a message: the first of many."""
     return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alignbench.engines import native, selftest
 from alignbench.engines.vllm_engine import versions as vllm_versions
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = doctor._version
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
@@ -235,6 +237,53 @@ def test_threads_that_spin_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OMP_NUM_THREADS is 3, OMP_WAIT_POLICY is ACTIVE (threads that spin" in doctor._threads(3)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert "set by alignbench unless you set it" in doctor._threads(3)
+
+
+def test_an_extra_that_is_half_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record without its modules, its modules without a record, or a folder that only has its name."""
+
+    def vllm(folder: Path) -> tuple[str, str]:
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(folder))
+            (found,) = [each for each in doctor.software() if each.name == "vllm"]
+        return found.state, found.value
+
+    monkeypatch.setattr(doctor, "_version", VERSION)
+    monkeypatch.setattr(doctor, "DISTRIBUTIONS", {})
+    recorded = tmp_path / "recorded" / "vllm-99.0.dist-info"
+    recorded.mkdir(parents=True)
+    (recorded / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 99.0\n")
+    for name in ("bare", "named"):
+        (tmp_path / name / "vllm").mkdir(parents=True)
+    (tmp_path / "bare" / "vllm" / "__init__.py").touch()
+    assert vllm(tmp_path / "recorded")[0] == "absent"
+    assert "99.0 without its modules; install it again" in vllm(tmp_path / "recorded")[1]
+    if find_spec("vllm") is None:
+        assert vllm(tmp_path / "bare") == ("ok", "of unknown version")
+        assert vllm(tmp_path / "named")[0] == "absent"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "for_cuda", "installed", "said"),
+    [
+        (False, False, False, "there is no CUDA GPU"),
+        (False, False, True, "no CUDA GPU; vllm:… runs a policy with vllm"),
+        (True, False, False, "vllm is not installed"),
+        (True, False, True, "the vllm here computes on CPUs"),
+        (
+            True,
+            True,
+            True,
+            "but vllm, which is installed, where all policies are decoder-only models of 2 GiB",
+        ),
+    ],
+)
+def test_which_engine_and_why(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, for_cuda: bool, installed: bool, said: str
+) -> None:
+    monkeypatch.setattr(vllm_versions, "for_cuda", lambda: for_cuda)
+    monkeypatch.setattr(vllm_versions, "installed", lambda: installed)
+    assert said in doctor._reason(cuda)
 
 
 def test_the_extras_are_those_of_the_package() -> None:

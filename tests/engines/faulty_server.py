@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -154,7 +155,8 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, fault: str, body: dict[str, Any], prompt: str, chat: bool) -> None:
         """``429``, ``429 SECONDS`` and ``429 DATE`` (Retry-After), any other status, ``reset``, ``half`` (of
         the JSON), ``short`` (less than its Content-Length), ``nonsense`` (JSON of another kind), ``silence``,
-        ``leak`` (a refusal that quotes the request's headers)."""
+        ``leak`` (a refusal that quotes the request's headers), ``drip`` (a byte now and then), ``flood``
+        (without end)."""
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -169,6 +171,12 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "silence":
             self.faulty.closing.wait(30)
             self.close_connection = True
+        elif fault in ("drip", "flood"):
+            self._raw(200, b" ", 2**40)
+            self.close_connection = True
+            with suppress(OSError):
+                while not self.faulty.closing.wait(0.05 if fault == "drip" else 0):
+                    self.wfile.write(b" " if fault == "drip" else b" " * 2**20)
         elif fault == "leak":
             self._error(400, f"cannot take {self.headers.get('Authorization')} from you")
         else:

@@ -216,6 +216,14 @@ def test_nothing_matches_and_the_wrong_kind(log) -> None:
         join(log({"t": [text(0, "x")]}))
 
 
+def test_a_folder_of_very_many_models(log) -> None:
+    for i in range(11):
+        log({"t": [choice(0)]}, f"?generator=org__{i}", model=f"org__{i}")
+    with pytest.raises(UsageError, match=r"org__0, .*, … \(12 in all\); choose one") as said:
+        log({"t": [choice(0)]}, model="org__11")
+    assert "org__9" not in str(said.value)
+
+
 def test_a_folder_of_several_models_or_runs(log, tmp_path: Path) -> None:
     log({"t": [choice(0)]}, model="org__a")
     with pytest.raises(
@@ -268,4 +276,6 @@ def test_identity_is_the_content_and_the_task(log, tmp_path: Path) -> None:
     (tmp_path / "out").rename(moved)
     again = open_log(parse_policy(f"recorded:{moved}"), moved).identity
     assert again == one
+    second = open_log(parse_policy(f"recorded:{moved}?sample=2"), moved).identity
+    assert second == {**one, "sample": 2}
     assert log({"t": [choice(1)]}, model="org__model").identity != one

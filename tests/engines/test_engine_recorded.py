@@ -132,6 +132,20 @@ def test_of_several_outputs_one_is_chosen(record, sample: int, outputs: dict[str
     assert set(found.missing) == {"d0", "d1", "d2"} - outputs.keys()
 
 
+def test_two_scores_of_one_output(record) -> None:
+    row = {"doc_id": "d0", "output": "x", "scores": {"toxicity": 0.1}}
+    assert join(record([row, row])).scores["d0"] == {"toxicity": [0.1]}
+    with pytest.raises(UsageError, match="rows 1 and 2 give different scores for the same output to the doc"):
+        join(record([row, row | {"scores": {"toxicity": 0.9}}]))
+
+
+def test_another_of_several_outputs_is_another_policy(record) -> None:
+    rows = [{"doc_id": "d0", "output": ["x", "y"]}]
+    plain, first, second = (record(rows, option).identity for option in ("", "?sample=1", "?sample=2"))
+    assert first != second
+    assert {**plain, "sample": 2} == second
+
+
 def test_several_outputs_and_none_chosen(record) -> None:
     with pytest.raises(
         UsageError, match=r"row 1 gives different outputs for the document d0 of t, which takes"

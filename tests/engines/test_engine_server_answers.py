@@ -56,6 +56,8 @@ def test_ids_and_log_probabilities_where_there_are_any() -> None:
     assert (bare.token_ids, bare.logprobs, bare.n_tokens) == ((), (), None)
     uneven = answer(text="ab", token_ids=[7, 8], logprobs={"token_logprobs": [-0.5]})
     assert completion_of(uneven, GREEDY, chat=False).logprobs == ()
+    huge = answer(text="ab", token_ids=None, logprobs={"token_logprobs": [-0.5, -(10**400)]})
+    assert completion_of(huge, GREEDY, chat=False).logprobs == ()
 
 
 def test_a_chat_message() -> None:
@@ -78,6 +80,7 @@ def test_an_answer_without_a_text_is_malformed(payload: dict[str, Any]) -> None:
         ({"prompt_tokens": 3, "completion_tokens": 0}, Usage(3, 0)),
         ({"prompt_tokens": 3}, Usage(3, None)),
         ({"prompt_tokens": "3", "completion_tokens": -1}, Usage()),
+        ({"prompt_tokens": 10**30, "completion_tokens": True}, Usage()),
         (None, Usage()),
     ],
 )
@@ -147,6 +150,10 @@ def test_what_was_generated_behind_an_echo_is_left_out() -> None:
         ({"tokens": [1, 2, 3, 4]}, "no text"),
         ({"token_logprobs": [None, -1.0, 3.0, -1.0]}, "are none"),
         ({"token_logprobs": [None, -1.0, float("nan"), -1.0]}, "are none"),
+        ({"token_logprobs": [None, -1.0, -(10**400), -1.0]}, "are none"),
+        ({"top_logprobs": [None, {"x": None}, None, None]}, "are none"),
+        ({"top_logprobs": [None, {"x": "high"}, None, None]}, "are none"),
+        ({"top_logprobs": [None, {"x": float("nan")}, None, None]}, "are none"),
     ],
 )
 def test_a_malformed_echo(changes: dict[str, Any], problem: str) -> None:

@@ -79,6 +79,47 @@ def test_silence_is_a_time_out(server: FaultyServer, waits: list[float]) -> None
         ask(make(server.url, timeout=0.2, attempts=2))
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"), [("drip", r"does not end within 0\.3 s"), ("flood", "longer than")]
+)
+def test_an_answer_without_end(
+    fault: str, said: str, server: FaultyServer, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_client, "LONGEST_ANSWER", 2**22)
+    server.behaviour.always["a b"] = fault
+    timeout = 0.3 if fault == "drip" else 30.0
+    with pytest.raises(Failed, match=rf"{said}.*\(tried 2 times\)"):
+        ask(make(server.url, timeout=timeout, attempts=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HTTP_PROXY", "strange://u:pass@host:1"), ("SSL_CERT_FILE", "/nowhere/there is none.pem")],
+)
+def test_an_environment_that_cannot_be_used(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=rf"cannot be asked \(.*mend the variables .*{name}") as error:
+        make("http://127.0.0.1:9/v1")
+    assert "pass@" not in str(error.value)
+
+
+def test_a_redirect_is_not_followed(server: FaultyServer, waits: list[float]) -> None:
+    """The key would go along, to whoever is there."""
+    with FaultyServer() as other:
+        handler: Any = server._http.RequestHandlerClass
+        handler.fail = lambda self, *words: self._raw(307, b"", 0, {"Location": f"{other.url}/completions"})
+        server.behaviour.faults.append("redirect")
+        with pytest.raises(Failed, match="HTTP 307"):
+            ask(make(server.url, KEY))
+        assert other.headers == []
+
+
+def test_half_a_character_is_none(server: FaultyServer) -> None:
+    handler: Any = server._http.RequestHandlerClass
+    handler._answer = lambda self, *words: (200, {"choices": [{"text": " sea \ud83d"}]})
+    assert ask(make(server.url)) == " sea \ufffd"
+
+
 def test_nobody_listens(waits: list[float]) -> None:
     with FaultyServer() as server:
         url = server.url
@@ -125,10 +166,19 @@ def test_backoff_is_exponential_with_full_jitter(attempt: int) -> None:
         ("soon", None),
         ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:02:00 -0000", 20.0),
     ],
 )
 def test_retry_after(header: str | None, seconds: float | None) -> None:
     assert seconds_to_wait(header, now=100.0) == seconds
+
+
+def test_a_date_is_read_by_the_server_s_clock(server: FaultyServer, waits: list[float]) -> None:
+    handler: Any = server._http.RequestHandlerClass
+    handler.date_time_string = lambda self, timestamp=None: "Thu, 01 Jan 1970 00:00:00 GMT"
+    server.behaviour.faults.append("429 Thu, 01 Jan 1970 00:00:09 GMT")
+    ask(make(server.url, base=0.5))
+    assert 9 <= waits[0] <= 9.5
 
 
 def test_when_closing_nothing_is_tried_again(server: FaultyServer) -> None:
@@ -199,3 +249,32 @@ def test_redaction(text: str) -> None:
     found = Secret(KEY).redact(text)
     assert "planted" not in found
     assert "[key]" in found
+
+
+def test_a_key_that_json_writes_otherwise(server: FaultyServer, waits: list[float]) -> None:
+    """Every character may be written by its number; and a message is cut only when the key is out of it."""
+    handler: Any = server._http.RequestHandlerClass
+    plain = handler._raw
+    escaped = "".join(f"\\u{ord(character):04x}" for character in KEY).encode()
+
+    def raw(self: Any, status: int, data: bytes, length: int, headers: Any = None) -> None:
+        data = data.replace(b"HERE", escaped)
+        plain(self, status, data, len(data), headers)
+
+    handler._raw = raw
+    handler._answer = lambda self, *words: (200, {"choices": [{"text": "my key: HERE"}]})
+    client = make(server.url, KEY)
+    assert ask(client) == "my key: [key]"
+    handler._answer = lambda self, *words: (400, {"error": {"message": "x" * 290 + " HERE"}})
+    with pytest.raises(Failed) as error:
+        ask(client)
+    assert "[key]" in str(error.value)
+    assert KEY[:6] not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "x", "text", "0"])
+def test_a_key_that_is_a_word_leaves_answers_alone(key: str, server: FaultyServer) -> None:
+    """vLLM's users set ``EMPTY`` where the server wants no key; texts and JSON may hold such words."""
+    handler: Any = server._http.RequestHandlerClass
+    handler._answer = lambda self, *words: (200, {"choices": [{"text": "an EMPTY box, 0 x text"}]})
+    assert ask(make(server.url, key)) == "an EMPTY box, 0 x text"

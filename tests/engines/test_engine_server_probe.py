@@ -79,12 +79,36 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(spec: str) -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "place", ["openai:m@http://h/{}/v1", "openai:{}@http://h/v1", "{}=openai:m@http://h/v1"]
+)
+def test_the_environment_s_key_in_an_address_is_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hunter2-hunter2")
+    with pytest.raises(UsageError, match="OPENAI_API_KEY") as error:
+        parse_policy(place.format("hunter2-hunter2"))
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")  # what is said to servers that want none
+    assert parse_policy(place.format("EMPTY")).kind == "openai"
+
+
 def test_a_wrong_model_names_what_there_is(serve: Serve) -> None:
     server = serve(models=("toy-large", "other"))
     with pytest.raises(UsageError, match=r"the model 'toy'; it offers toy-large, other"):
         opened(server)
     with pytest.raises(UsageError, match=r"does not serve 'toy' .*`toy` does not exist"):
         opened(serve(models=("other",), listed=False))
+
+
+def test_a_server_that_answers_by_another_model_s_name(serve: Serve) -> None:
+    """An alias (OpenAI's dated names), or a server that takes any name and answers with what it has."""
+    server = serve()
+    assert "call the model" not in open_engine(parse_policy(server.policy())).describe()["server"]
+    handler: Any = server._http.RequestHandlerClass
+    plain = handler._complete
+    handler._complete = lambda self, *words: plain(self, *words) | {"model": "toy-2024"}
+    for fresh in (True, False):  # found out, and remembered
+        described = open_engine(parse_policy(server.policy()), fresh=fresh).describe()["server"]
+        assert "its answers call the model toy-2024;" in described
 
 
 def test_no_server(serve: Serve) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,22 @@ def test_without_vllm_the_command_to_install_it_is_named(
     for policy, engine in ((f"vllm:{folder}", None), (str(folder), "vllm")):
         with pytest.raises(UsageError, match=r"not installed; pip install 'alignbench\[vllm\]'"):
             open_engine(parse_policy(policy), engine=engine)
+
+
+@pytest.mark.parametrize("options", ["", "?data_parallel=2"])
+def test_a_vllm_that_cannot_be_imported_is_one_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('libcudart.so: no\\nsuch file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        UsageError, match=r"cannot be imported \(libcudart\.so: no such file\); install"
+    ) as said:
+        list(open_engine(parse_policy(f"vllm:{folder}{options}")).generate([Generate("the cat")]))
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize(

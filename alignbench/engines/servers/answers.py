@@ -12,6 +12,8 @@ from alignbench.engines.types import Completion, Generate, Scored
 
 SLACK = 1e-3
 """A log-probability above 0 by no more than this is rounding."""
+COUNT = 2**53
+"""No count or id is as high; beyond it JSON's numbers are not exact."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ def usage_of(payload: Mapping[str, Any]) -> Usage:
         return Usage()
     counts = [found.get("prompt_tokens"), found.get("completion_tokens")]
     return Usage(*(n if _whole(n) else None for n in counts))
+
+
+def model_of(payload: Mapping[str, Any]) -> str:
+    """What the answer calls the model; empty where it does not."""
+    found = payload.get("model")
+    return found if isinstance(found, str) else ""
 
 
 def completion_of(payload: Mapping[str, Any], request: Generate, *, chat: bool) -> Completion:
@@ -99,7 +107,10 @@ def echo_of(payload: Mapping[str, Any], generated: int) -> Echo:
     if not all(value is None or _logprob(value) for value in logprobs):
         raise Malformed("what it calls log-probabilities are none")
     listed = tops if isinstance(tops, list) and len(tops) == len(tokens) else [None] * len(tokens)
-    highest = [max(map(float, top.values())) if isinstance(top, dict) and top else None for top in listed]
+    given = [[*top.values()] if isinstance(top, dict) else [] for top in listed]
+    if not all(_logprob(value) for values in given for value in values):
+        raise Malformed("what it calls log-probabilities (top_logprobs) are none")
+    highest = [max(map(float, values), default=None) for values in given]
     n = len(tokens) - generated
     return Echo(tuple(tokens[:n]), tuple(logprobs[:n]), tuple(highest[:n]))
 
@@ -197,8 +208,9 @@ def _sampled(found: Any, chat: bool) -> tuple[float, ...]:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT
 
 
 def _logprob(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= SLACK
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (-1e300 < value <= SLACK or value == -math.inf)  # type: ignore[operator]

@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from alignbench.engines.servers.target import KEY, SHORTEST_KEY
 from alignbench.errors import UsageError, WorkError
 
 T = TypeVar("T")
-KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the key; without it no key is sent."""
 HIDDEN = "[key]"
 AGAIN = frozenset({408, 425, 429, *range(500, 600)} - {501, 505})
 """HTTP statuses that another try may mend: overload and failures of the server, not refusals."""
 SHOWN = 300
 """Characters of a server's own words that a message quotes."""
+LONGEST_ANSWER = 64 * 2**20
+"""Bytes of an answer that are read; no model's text is longer."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, as JSON can write them and no file can hold them."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,16 @@ class Secret:
             text = text.replace(form, HIDDEN)
         return text
 
+    def cleaned(self, value: Any) -> Any:
+        """A JSON value whose texts hold neither the key nor halves of characters. It is looked for in what
+        was read, as JSON can write every character in two ways; names and numbers stay as they are."""
+        if isinstance(value, str):
+            whole = SURROGATES.sub("\ufffd", value)
+            return self.redact(whole) if len(self._value) >= SHORTEST_KEY else whole
+        if isinstance(value, dict):
+            return {name: self.cleaned(each) for name, each in value.items()}
+        return [self.cleaned(each) for each in value] if isinstance(value, list) else value
+
 
 def pause(seconds: float, closing: threading.Event) -> None:
     """Wait before another try, no longer than until ``closing`` is set."""
@@ -112,13 +127,16 @@ class Client:
         url: of the server, without a slash at its end.
         secret: its key.
         connections: requests that are under way at once, at most.
-        timeout: seconds that a server may be silent.
+        timeout: seconds that a server may be silent, and that an answer which has begun may take.
         retries: see ``Retries``; ``RETRIES`` by default.
 
     Attributes:
         closing: once it is set nothing is tried again, and nobody waits.
         tries: requests sent, with those that were sent again.
         again: those that were sent again.
+
+    Raises:
+        UsageError: the environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(
@@ -132,11 +150,21 @@ class Client:
         self._lock = threading.Lock()
         self._errors = (httpx2.RequestError, httpx2.InvalidURL)
         self._slow = httpx2.TimeoutException
-        self._http = httpx2.Client(
-            headers=secret.headers(),
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 30.0), pool=None),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-        )
+        try:
+            self._http = httpx2.Client(
+                headers=secret.headers(),
+                timeout=httpx2.Timeout(timeout, connect=min(timeout, 30.0), pool=None),
+                limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            )
+        except (ValueError, ImportError, OSError) as error:  # what the environment says is read there
+            raise UsageError(
+                f"{url} cannot be asked ({str(error).rstrip('.')}); mend the variables HTTP_PROXY, "
+                "HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
+
+    def redact(self, text: str) -> str:
+        """The text without the key."""
+        return self._secret.redact(text)
 
     def get(self, path: str, *, attempts: int | None = None) -> Mapping[str, Any]:
         """The JSON object at ``path``; raises as ``post`` does."""
@@ -199,8 +227,10 @@ class Client:
     ) -> tuple[T | None, float | None, Failed | None]:
         """One try: the answer, the seconds that the server asks to wait, and what failed."""
         try:
-            response = self._http.request(method, self.url + path, json=body)
-            text = self._secret.redact(response.text)
+            with self._http.stream(method, self.url + path, json=body) as response:
+                text = self._text(response.iter_bytes())
+        except Malformed as error:
+            return None, None, Failed(f"{self.url} answers nothing that can be read: {error}", str(error))
         except self._slow:
             said = f"no answer within {self._timeout:g} s"
             return None, None, Failed(f"{self.url} gives {said}", said)
@@ -208,10 +238,11 @@ class Client:
             said = self._secret.redact(" ".join(str(error).split())) or type(error).__name__
             return None, None, Failed(f"{self.url} cannot be reached: {said}", said)
         if not response.is_success:
-            after = seconds_to_wait(response.headers.get("retry-after"))
+            headers = response.headers  # a date is the server's, whose clock may be another
+            after = seconds_to_wait(headers.get("retry-after"), _time_of(headers.get("date")))
             return None, after, self._refusal(response.status_code, text)
         try:
-            payload = json.loads(text)
+            payload = self._secret.cleaned(json.loads(text))
             if not isinstance(payload, dict):
                 raise Malformed("its answer is no JSON object")
             return read(payload), None, None
@@ -221,8 +252,24 @@ class Client:
             said = "its answer is no valid JSON"
         return None, None, Failed(f"{self.url} answers nothing that can be read: {said}", said)
 
+    def _text(self, parts: Iterator[bytes]) -> str:
+        """An answer's text.
+
+        Raises:
+            Malformed: there is no end of it.
+        """
+        began, held, size = time.monotonic(), list[bytes](), 0
+        for part in parts:
+            held.append(part)
+            size += len(part)
+            if size > LONGEST_ANSWER:
+                raise Malformed(f"its answer is longer than {LONGEST_ANSWER // 2**20} MiB")
+            if time.monotonic() - began > self._timeout:
+                raise Malformed(f"its answer does not end within {self._timeout:g} s")
+        return b"".join(held).decode(errors="replace")  # JSON is UTF-8
+
     def _refusal(self, status: int, text: str) -> Failed:
-        said = self._secret.redact(message_of(text))
+        said = message_of(text, self._secret.redact)
         if status in (401, 403):
             mend = f"the key in {KEY}" if self._secret else f"a request without a key ({KEY} is not set)"
             return Failed(f"{self.url} refuses {mend}: HTTP {status}: {said}", said, status)
@@ -237,16 +284,25 @@ def seconds_to_wait(header: str | None, now: float | None = None) -> float | Non
     try:
         seconds = float(header)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - (time.time() if now is None else now)
-        except (ValueError, OverflowError):
+        until = _time_of(header)
+        if until is None:
             return None
+        seconds = until - (time.time() if now is None else now)
     return max(0.0, seconds) if seconds == seconds else None
 
 
-def message_of(text: str) -> str:
+def _time_of(header: str | None) -> float | None:
+    """A date of HTTP as ``time.time`` counts; None where it is none."""
+    try:
+        date = parsedate_to_datetime(header or "")
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def message_of(text: str, redact: Callable[[str], str] = str) -> str:
     """A server's words about what it refuses, in one line: from the JSON that OpenAI, vLLM and others send,
-    else the text itself."""
+    else the text itself. ``redact`` sees all of them, before they are cut to a message's length."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -255,5 +311,5 @@ def message_of(text: str) -> str:
         if not isinstance(found, dict):
             break
         found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), str(found))
-    line = " ".join(str(found).split()) or "nothing more"
+    line = SURROGATES.sub("\ufffd", redact(" ".join(str(found).split()))) or "nothing more"
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"

@@ -225,8 +225,10 @@ def describe(target: Target, abilities: Abilities) -> dict[str, Any]:
     else:
         seed = "a seed repeats its text" if abilities.seeded else "a seed does not repeat its text"
     lacks = f"no prompt log-probabilities: {abilities.no_score}"
+    called = [f"its answers call the model {abilities.called}"] if abilities.called else []
     said = [
         f"{target.url}, {abilities.endpoint}",
+        *called,
         lacks if abilities.no_score else "prompt log-probabilities",
         seed,
         "no weight hash: known by its address",

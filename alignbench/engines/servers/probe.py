@@ -123,7 +123,8 @@ class _Probe:
                 else:
                     extras.remove(next((name for name in extras if name in error.said), extras[-1]))
                 continue
-            return replace(tried, returns_ids=bool(answer.completion.token_ids))
+            called = "" if answer.model == self.target.model else answer.model
+            return replace(tried, returns_ids=bool(answer.completion.token_ids), called=called)
 
     def _scores(self, abilities: Abilities) -> Abilities:
         """Have a text echoed with its log-probabilities, and check that they are its own."""
@@ -139,7 +140,7 @@ class _Probe:
             self.used.append(usage)
             found = echo_problem(echo, ECHOED)
             if found is None:
-                front = "".join(echo.tokens).removesuffix(ECHOED)
+                front = self.client.redact("".join(echo.tokens).removesuffix(ECHOED))
                 return replace(abilities, echoed=generated, in_front=front)
             problem = found
         return replace(abilities, no_score=problem)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from alignbench.engines.servers.answers import Echo, Usage, completion_of, echo_of, usage_of
+from alignbench.engines.servers.answers import Echo, Usage, completion_of, echo_of, model_of, usage_of
 from alignbench.engines.servers.client import Client
 from alignbench.engines.types import Completion, Generate
 
@@ -22,6 +22,7 @@ class Abilities:
     ``returns_ids``: it returns token ids, as vLLM does. ``seeded``: the same seed gave the same text twice.
     ``no_score``: why it cannot score, empty where it can; then ``echoed`` tokens have to be generated for it
     (0 or 1), and ``in_front`` is what it puts before a text. ``context_length``: in tokens, where it tells.
+    ``called``: what its answers call the model, where that is another name than was asked for.
     """
 
     endpoint: Literal["completions", "chat"]
@@ -33,6 +34,7 @@ class Abilities:
     echoed: int = 0
     in_front: str | None = None
     context_length: int | None = None
+    called: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,10 +47,11 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion, and what it used."""
+    """A completion, what it used, and the model's name in it (empty: none)."""
 
     completion: Completion
     usage: Usage
+    model: str = ""
 
 
 def ask_completion(
@@ -66,7 +69,9 @@ def ask_completion(
     return client.post(
         PATHS[abilities.endpoint],
         generate_body(model, abilities, request, prompt),
-        lambda payload: Answer(completion_of(payload, request, chat=chat), usage_of(payload)),
+        lambda payload: Answer(
+            completion_of(payload, request, chat=chat), usage_of(payload), model_of(payload)
+        ),
         attempts=attempts,
     )
 

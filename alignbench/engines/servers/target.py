@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from alignbench.errors import UsageError
 
 FORM = "openai:MODEL@BASE_URL, for example openai:gpt2@http://127.0.0.1:8000/v1"
+KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the key; without it no key is sent."""
+SHORTEST_KEY = 8
+"""A shorter key (``EMPTY``, for a server that wants none) may be a word of any text, and is looked for in a
+server's error messages only."""
 NO_KEY = (
     "policy openai:…: the address holds a user name, a password or a key, which would be written into every "
     "record of the run; leave it out and set the environment variable OPENAI_API_KEY"
@@ -59,8 +65,12 @@ def refuse_secrets(text: str) -> None:
     """Raise where an address, options included, holds what looks like a key; the text is not repeated.
 
     Raises:
-        UsageError: a user's name before the host, or an option or fragment called like a key.
+        UsageError: a user's name before the host, an option or fragment called like a key, or anywhere the
+            key of the environment.
     """
+    key = os.environ.get(KEY, "").strip()
+    if len(key) >= SHORTEST_KEY and (key in text or key in unquote(text)):
+        raise UsageError(NO_KEY)
     authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
     options = re.findall(r"[?&;#]([^=&;#?]*)=", text)
     if "@" in authority or any(SECRETS.search(option) for option in options):

@@ -102,11 +102,22 @@ def require(what: str, instead: str = "run it with --engine hf") -> None:
 
 
 def on_cpu() -> bool:
-    """Whether the installed vLLM computes on CPUs."""
-    _prepare()
-    from vllm.platforms import current_platform
+    """Whether the installed vLLM computes on CPUs. Every engine asks this before anything else of vLLM.
 
-    return bool(current_platform.is_cpu())
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    _prepare()
+    try:
+        from vllm.platforms import current_platform
+
+        return bool(current_platform.is_cpu())
+    except Exception as error:  # a package that is half installed raises whatever it likes
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(
+            f"vLLM {version() or 'of unknown version'} is installed and cannot be imported ({words}); "
+            f"install it again ({INSTALL} --force-reinstall), or take the engine hf"
+        ) from error
 
 
 def load(settings: Settings) -> Any:
