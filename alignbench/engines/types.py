@@ -96,6 +96,14 @@ class Rewarded:
     cut: int = 0
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """In place of an answer: this policy has none to this one request, and another try would give none (a
+    server refuses a text that does not fit). The measurement is missing; nothing of it is kept."""
+
+    reason: str
+
+
 Request = Generate | Score | Reward
 Result = Completion | Scored | Rewarded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,7 @@ from alignbench.engines.types import (
     Sampling,
     Score,
     Scored,
+    Unanswered,
 )
 from alignbench.errors import AlignbenchError, WorkError
 from alignbench.evaluation.samples import make_samples
@@ -86,8 +88,9 @@ def evaluate_policy(
 ) -> list[Sample]:
     """Ask the policy for every document, through the ledger, and score what comes back.
 
-    Where a score function fails the document's values are None (the measurement is missing, and stderr says
-    so); an empty, truncated or unparsed output is scored by the task's rule and flagged.
+    Where a score function fails, or the policy has no answer (``Unanswered``), the document's values are None
+    (the measurement is missing, and stderr says so); an empty, truncated or unparsed output is scored by the
+    task's rule and flagged.
 
     Args:
         ledger: answers that it holds are not computed again; an engine on a live module bypasses it.
@@ -110,6 +113,15 @@ def evaluate_policy(
     except AlignbenchError as error:
         raise WorkError(str(error)) from error  # a sound command that this engine could not carry out
     answers = [[next(results) for _ in requests] for requests in asked]
+    refused = [one for given in answers for one in given if not is_answer(one)]
+    if refused:
+        lost = sum(not all(map(is_answer, given)) for given in answers)
+        print(
+            f"alignbench: {task.name} on {policy.name}: {lost} of {len(documents)} documents got no answer "
+            f"and count as missing; the first: {refused[0].reason}",
+            file=sys.stderr,
+        )
+        answers = [given if all(map(is_answer, given)) else [] for given in answers]
     return make_samples(policy, task, documents, answers, scorers)
 
 
@@ -137,7 +149,14 @@ def ask_engine(
         return _unrecorded(run, len(requests), on_done)
     keys = [content_key(identity=identity, request=asdict(request)) for request in requests]
     encode, decode = CODECS[verb]
-    return answer(ledger, verb, keys, run, encode=encode, decode=decode, fresh=fresh, on_done=on_done)
+    return answer(
+        ledger, verb, keys, run, encode=encode, decode=decode, keep=is_answer, fresh=fresh, on_done=on_done
+    )
+
+
+def is_answer(result: Any) -> bool:
+    """Whether the policy answered."""
+    return not isinstance(result, Unanswered)
 
 
 def _unrecorded(

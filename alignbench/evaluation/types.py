@@ -20,7 +20,8 @@ class Sample:
     """``values``: metric → number, None where the measurement failed. ``flags``: e.g. ``truncated``
     (max_tokens ran out), ``prompt_cut`` (the prompt did not fit into the model's context and lost its
     beginning), ``empty``, ``unparsed`` (no extractable answer; the value is then wrong by rule), ``missing``
-    (a recording has no output for this document: ``output`` and all values are None).
+    (no output: a recording has none for this document, or a server refused it; ``output`` and all values are
+    None).
     ``n_tokens``: of all outputs; None where nobody counted them. ``outputs``: all of them, where a task draws
     several for a prompt (``output`` is the first). ``scores``: scorer → one score an output."""
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from alignbench.engines.policy import Policy, parse_policy
-from alignbench.engines.types import Engine, Score, Scored
+from alignbench.engines.types import Engine, Score, Scored, Unanswered
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation.types import Scorer
 from alignbench.ledger import Ledger, answer, content_key
@@ -249,25 +249,28 @@ class LanguageModelScorer:
         identity = dict(self.engine.identity)
         keys = [content_key(identity=identity, request=asdict(request)) for request in requests]
 
-        def run(held: Collection[int]) -> Iterator[list[tuple[int, Scored]]]:
+        def run(held: Collection[int]) -> Iterator[list[tuple[int, Any]]]:
             return self.engine.score(requests, held=held)
 
-        answers: list[Scored] = answer(
+        answers: list[Scored | Unanswered] = answer(
             self._ledger,
             "score",
             keys,
             run,
             encode=asdict,
             decode=lambda payload: Scored(**payload),
+            keep=lambda result: not isinstance(result, Unanswered),
             fresh=self._fresh,
             on_done=on_done,
         )
-        self._cut += sum(bool(scored.cut) for scored in answers[::2])
-        return [_share(yes.logprob, no.logprob) for yes, no in zip(answers[::2], answers[1::2])]
+        self._cut += sum(isinstance(scored, Scored) and scored.cut > 0 for scored in answers[::2])
+        return [_share(yes, no) for yes, no in zip(answers[::2], answers[1::2])]
 
 
-def _share(yes: float, no: float) -> float | None:
-    """exp(yes) / (exp(yes) + exp(no)); None where a log-likelihood is no number."""
-    if not (math.isfinite(yes) and math.isfinite(no)):
+def _share(yes: Scored | Unanswered, no: Scored | Unanswered) -> float | None:
+    """P(yes) / (P(yes) + P(no)); None where one was not answered, or its log-likelihood is no number."""
+    if isinstance(yes, Unanswered) or isinstance(no, Unanswered):
         return None
-    return 1 / (1 + math.exp(min(no - yes, 700.0)))
+    if not (math.isfinite(yes.logprob) and math.isfinite(no.logprob)):
+        return None
+    return 1 / (1 + math.exp(min(no.logprob - yes.logprob, 700.0)))

@@ -23,6 +23,7 @@ def answer(
     *,
     encode: Callable[[R], Mapping[str, Any]],
     decode: Callable[[dict[str, Any]], R],
+    keep: Callable[[R], bool] = lambda result: True,
     fresh: bool = False,
     on_done: Advance | None = None,
 ) -> list[R]:
@@ -39,6 +40,8 @@ def answer(
             ``held``; an engine's verb with its requests.
         encode: result → JSON-able payload.
         decode: payload → result. What is returned went through both, held or new.
+        keep: a result of which this is False answers its request in this call only: it is not encoded, and
+            the request is asked again the next time.
         fresh: compute everything again and replace what is held.
         on_done: told how many of the requests have been answered.
 
@@ -51,6 +54,7 @@ def answer(
     copies = Counter(keys)
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     payloads: dict[str, dict[str, Any]] = {}
+    passing: dict[str, R] = {}
 
     def gain(found: Mapping[str, dict[str, Any]]) -> None:
         payloads.update(found)
@@ -61,23 +65,27 @@ def answer(
         held = frozenset(i for i, key in enumerate(keys) if key not in mine or first[key] != i)
         try:
             for batch in run(held):
-                rows = {keys[i]: dict(encode(result)) for i, result in batch if i not in held}
+                new = {keys[i]: result for i, result in batch if i not in held}
+                rows = {key: dict(encode(result)) for key, result in new.items() if keep(result)}
+                passing.update((key, result) for key, result in new.items() if key not in rows)
                 ledger.put(kind, rows)
                 gain(rows)
+                if on_done is not None and len(rows) < len(new):
+                    on_done(sum(copies[key] for key in new if key not in rows))
         finally:
             ledger.release(kind, mine)
-        if not mine <= payloads.keys():
-            raise WorkError(f"{len(mine - payloads.keys())} of {len(mine)} requests ({kind}) got no answer")
+        if without := mine - payloads.keys() - passing.keys():
+            raise WorkError(f"{len(without)} of {len(mine)} requests ({kind}) got no answer")
 
     if fresh:
         compute(set(copies))
     else:
         gain(ledger.get(kind, copies))
-    while missing := [key for key in copies if key not in payloads]:
+    while missing := [key for key in copies if key not in payloads and key not in passing]:
         mine = ledger.claim(kind, missing)
         if mine:
             compute(mine)
         else:
             time.sleep(POLL_SECONDS)
         gain(ledger.get(kind, (key for key in missing if key not in payloads)))
-    return [decode(payloads[key]) for key in keys]
+    return [passing[key] if key in passing else decode(payloads[key]) for key in keys]

@@ -227,7 +227,7 @@ def test_the_key_is_written_nowhere(
     server.behaviour.always["number 3"] = "leak"
     server.behaviour.token_ids = True
     status, *said = run(*words, "--fresh", "--json")
-    assert status == 1
+    assert status == 0  # that document is missing
     assert "cannot take Bearer [key] from you" in said[1]
     assert len(list((tmp_path / "home").iterdir())) > 0
     assert leaks(tmp_path, out, err, *said) == []

@@ -97,7 +97,6 @@ def test_what_passes_costs_nothing_but_another_try(
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("400", "HTTP 400: told to say 400"),
         ("429", r"HTTP 429: told to say 429 \(tried 6 times\)"),
         ("429 7200", "asks to wait 7,200 s"),
         ("500", r"HTTP 500: told to say 500 \(tried 6 times\)"),
@@ -122,6 +121,33 @@ def test_what_was_answered_is_kept_and_not_asked_again(
     server.behaviour.always.clear()
     assert [sample.output for sample in run()] == [sample.output for sample in run(fresh=True)]
     assert set(server.paid.values()) == {2}  # once, and once more because that was asked for
+
+
+def test_a_text_that_is_refused_is_missing_and_costs_no_other(
+    server: FaultyServer, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not kept: when the server has more room, the same command asks it again, and nothing else."""
+    server.behaviour.always["document 9:"] = "400"
+    samples = run()
+    lost = [sample for sample in samples if sample.output is None]
+    assert [(s.doc_id, s.flags, set(s.values.values())) for s in lost] == [("d9", ("missing",), {None})]
+    said = capsys.readouterr().err
+    assert f"1 of {N} documents got no answer and count as missing; the first: " in said
+    assert "HTTP 400: told to say 400" in said
+    assert paid_once(server, N - 1)
+    server.behaviour.always.clear()
+    assert all(sample.output is not None for sample in run())
+    assert paid_once(server)
+
+
+@pytest.mark.parametrize("status", ["400", "422"])
+def test_what_refuses_every_text_is_an_error(status: str, server: FaultyServer, run: Run) -> None:
+    """It is the way of asking that is refused, and not all of it is tried."""
+    server.behaviour.always["document"] = status
+    with pytest.raises(WorkError, match="told to say 4"):
+        run()
+    assert not server.paid
+    assert sum(server.asked.values()) < N
 
 
 def test_silence(server: FaultyServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

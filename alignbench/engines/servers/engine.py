@@ -35,6 +35,7 @@ from alignbench.engines.types import (
     Rewarded,
     Score,
     Scored,
+    Unanswered,
 )
 from alignbench.errors import UsageError, WorkError
 
@@ -44,6 +45,10 @@ TIMEOUT = 300.0
 """Seconds that a server may be silent about a request."""
 PROTOCOL = 1
 """Part of every ledger key: raised whenever what is sent, or how an answer is read, changes."""
+OF_ONE = (400, 413, 422)
+"""HTTP statuses of a refusal that may be of one text alone."""
+DOUBT = 8
+"""So many refusals before any answer, and no more is sent."""
 PRICES = ("price_in", "price_out")
 CHANGED = "the server offers other endpoints for its model"
 
@@ -243,7 +248,8 @@ def describe(target: Target, abilities: Abilities) -> dict[str, Any]:
 
 
 class ServerEngine:
-    """A server's model; make one with ``open_policy``.
+    """A server's model; make one with ``open_policy``. Its verbs give ``Unanswered`` for a text that the
+    server refuses by itself.
 
     Args:
         target: which model of which server.
@@ -324,12 +330,29 @@ class ServerEngine:
 
     def _stream(
         self, n: int, held: Collection[int], ask: Callable[[int], tuple[T, Usage]]
-    ) -> Iterator[list[tuple[int, T]]]:
+    ) -> Iterator[list[tuple[int, Any]]]:
+        """Answers as they come. A text that the server refuses by itself (it does not fit) is ``Unanswered``;
+        where all are, or the first ``DOUBT`` before any answer, it is the way of asking that is refused."""
         indices = [index for index in range(n) if index not in held]
-        for batch in ask_all(indices, ask, width=self._width, closing=self._client.closing):
+        refused: list[Failed] = []
+        answered = 0
+
+        def patient(index: int) -> tuple[T | Unanswered, Usage]:
+            try:
+                return ask(index)
+            except Failed as error:
+                if error.status not in OF_ONE or (not answered and len(refused) >= DOUBT):
+                    raise
+                refused.append(error)
+                return Unanswered(str(error)), Usage(0, 0)
+
+        for batch in ask_all(indices, patient, width=self._width, closing=self._client.closing):
             for _, (_, usage) in batch:
                 self._work.add(usage)
+            answered += sum(not isinstance(result, Unanswered) for _, (result, _) in batch)
             yield [(index, result) for index, (result, _) in batch]
+        if refused and not answered:
+            raise WorkError(f"all {len(refused):,} requests were refused; {refused[0]}")
 
     def _score(self, request: Score) -> tuple[Scored, Usage]:
         if not request.continuation:
