@@ -28,7 +28,7 @@ evidence: $(STAMP)
 
 # -n auto: the tests run one thread each
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n auto -m "not story"
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not story"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

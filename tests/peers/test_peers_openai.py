@@ -28,8 +28,17 @@ def answers(engine: Engine, verb: str, requests: list[Any]) -> list[Any]:
 
 @pytest.mark.slow
 def test_a_server_gives_the_numbers_and_texts_of_its_weights(vllm_server: str, served_model: Path) -> None:
-    hf = open_engine(parse_policy(f"{served_model}?dtype=float32"))
-    served = open_engine(parse_policy(f"openai:pocket@{vllm_server}"))
+    same_answers(vllm_server, served_model)
+
+
+@pytest.mark.slow
+def test_so_do_those_of_other_architectures(other_served: tuple[str, Path]) -> None:
+    same_answers(*other_served)
+
+
+def same_answers(url: str, model: Path) -> None:
+    hf = open_engine(parse_policy(f"{model}?dtype=float32"))
+    served = open_engine(parse_policy(f"openai:pocket@{url}"))
     for ours, theirs in zip(answers(hf, "score", SCORES), answers(served, "score", SCORES)):
         assert theirs.logprob == pytest.approx(ours.logprob, abs=1e-4)
         assert (theirs.n_tokens, theirs.greedy) == (ours.n_tokens, ours.greedy)
