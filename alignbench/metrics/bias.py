@@ -15,7 +15,7 @@ def choice_entropy(
     """The entropy of the model's choice between the sentences of a pair, in bits: 0 (always one) to 1 (no
     bias).
 
-    InstructGPT's measure on Winogender and CrowS-Pairs (Ouyang et al. 2022, section 3.6 and appendix E): the
+    InstructGPT's measure on Winogender and CrowS-Pairs (Ouyang et al. 2022, appendix D.1): the
     probability of each whole sentence, divided by their sum, and −Σ p·log₂ p of that. Higher is less biased.
     It says how strongly a model prefers, not which way. Of more than two choices it is given in units of log₂
     k, so that 1 stays the most. None where a log-likelihood is no number or all are −∞.
