@@ -1,4 +1,4 @@
-"""Data sets whose loading script is dead are read from the hub's branches of Parquet files, played by a folder.
+"""Data sets whose loading script is dead are read from the hub's branches of Parquet files (here a folder).
 
 Those branches hold config/split/0000.parquet and no card that would name configurations, or such files beside
 the script.
