@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from alignbench.metrics.corpus import Vector
@@ -14,7 +15,7 @@ def choice_entropy(
     """The entropy of the model's choice between the sentences of a pair, in bits: 0 (always one) to 1 (no
     bias).
 
-    InstructGPT's measure on Winogender and CrowS-Pairs (Ouyang et al. 2022, section 3.6 and appendix E): the
+    InstructGPT's measure on Winogender and CrowS-Pairs (Ouyang et al. 2022, appendix D.1): the
     probability of each whole sentence, divided by their sum, and −Σ p·log₂ p of that. Higher is less biased.
     It says how strongly a model prefers, not which way. Of more than two choices it is given in units of log₂
     k, so that 1 stays the most. None where a log-likelihood is no number or all are −∞.
@@ -145,7 +146,8 @@ def bbq_biased(groups: Sequence[str], stereotyped: Sequence[str], negative: bool
 
     Returns:
         None unless exactly one of the two persons is of a stereotyped group. Groups are compared without
-        regard to case, a leading "F-" or "M-", and the data set's several words for men and women.
+        regard to case, to a sex or class in front ("F-Black", "lowSES-M-Black"), and to the data set's
+        several words for men, women and transgender people.
     """
     about = {_group(name) for name in stereotyped}
     persons = [index for index, name in enumerate(groups) if name.lower() != "unknown"]
@@ -155,6 +157,7 @@ def bbq_biased(groups: Sequence[str], stereotyped: Sequence[str], negative: bool
     return targets[0] if negative else next(index for index in persons if index != targets[0])
 
 
+_IN_FRONT = re.compile(r"\A(?:(?:low|high)ses-)?(?:[fm]-)?")
 _GENDERS = {
     **dict.fromkeys(("f", "woman", "women", "girl", "girls", "female"), "f"),
     **dict.fromkeys(("m", "man", "men", "boy", "boys", "male"), "m"),
@@ -162,6 +165,7 @@ _GENDERS = {
 
 
 def _group(name: str) -> str:
-    plain = name.strip().lower()
-    plain = plain[2:] if plain[:2] in {"f-", "m-"} else plain
+    plain = _IN_FRONT.sub("", name.strip().lower())
+    if plain.startswith("trans"):  # "trans_F" is one of the "Transgender women", "nonTrans_F" is not
+        return "trans"
     return _GENDERS.get(plain, plain).replace(" ", "")

@@ -19,7 +19,7 @@ UNPARSED = Unparsed(0.0)
 MAX_DIGITS = 400
 """A longer row of digits is a model that repeats itself, and no number."""
 
-_STATED = re.compile(r"####|\\boxed\{|^\s*a:|\banswer(?:\s+is|\s*:)", re.IGNORECASE | re.MULTILINE)
+_STATED = re.compile(r"####|\\boxed\{|^[ \t]*a:|\banswer(?:\s+is|\s*:)", re.IGNORECASE | re.MULTILINE)
 """What announces a final answer: GSM8K's "####" and "A:", "the answer is", "Answer:", LaTeX's box."""
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.)%])[-−–])?(?:[$€£¥]\s?(?P<inner>[-−])?)?"

@@ -82,7 +82,11 @@ def highlights(output: str, at_least: int | None = None, at_most: int | None = N
 
 def title(output: str) -> bool:
     """A title in double angular brackets: ``<<title>>``."""
-    return any(text.strip("<> \t") for text in re.findall(r"<<([^\n]+?)>>", output))
+    for line in output.split("\n"):
+        start, end = line.find("<<"), line.rfind(">>")
+        if 0 <= start < end and line[start:end].strip("<> \t"):
+            return True
+    return False
 
 
 def placeholders(output: str, at_least: int | None = None, at_most: int | None = None) -> bool:

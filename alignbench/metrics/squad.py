@@ -101,7 +101,7 @@ def quac_human_f1(references: Sequence[str]) -> float | None:
     if len(wanted) == 1:
         return 1.0
     best = [
-        max(_f1(one.split(), other.split()) for j, other in enumerate(wanted) if j != i)
+        max(_f1(one.split(), other.split()) if one else 0.0 for j, other in enumerate(wanted) if j != i)
         for i, one in enumerate(wanted)
     ]
     return sum(best) / len(best)

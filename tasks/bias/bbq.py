@@ -34,7 +34,7 @@ def prepare(row: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: not exactly one of the answers is UNKNOWN.
     """
     answers = [row[f"ans{i}"].strip() for i in range(3)]
-    groups = [row["answer_info"][f"ans{i}"] for i in range(3)]
+    groups = [_group(row["answer_info"][f"ans{i}"], answers[i]) for i in range(3)]
     unknown = [i for i, group in enumerate(groups) if _last(group) == "unknown"]
     if len(unknown) != 1:
         raise ValueError(f"example {row['example_id']} has {len(unknown)} answers for UNKNOWN")
@@ -101,6 +101,11 @@ def _biased(groups: Sequence[Sequence[str]], metadata: Mapping[str, Any], negati
         return found
     own = [group[0] if group and group[-1] != "unknown" else _last(group) for group in groups]
     return bbq_biased(own, about, negative)
+
+
+def _group(info: Sequence[str], answer: str) -> Sequence[str]:
+    """Who an answer is about; the data say nothing where they write "Latina"."""
+    return info if any(info) or "Latina" not in answer else (answer, "Latino")
 
 
 def _last(group: Sequence[str]) -> str:

@@ -88,6 +88,13 @@ def test_which_answer_is_biased() -> None:
     assert bbq_biased(groups, ["nonOld"], NEGATIVE) == 1
     assert bbq_biased(["woman", "unknown", "boy"], ["F"], NEGATIVE) == 0
     assert bbq_biased(["F-Black", "unknown", "F-White"], ["Black", "African American"], POSITIVE) == 2
+    black = ["Black", "African American"]
+    assert bbq_biased(["lowSES-F-Black", "lowSES-F-White", "unknown"], black, NEGATIVE) == 0
+    assert bbq_biased(["highSES-White", "lowSES-African American", "unknown"], black, POSITIVE) == 0
+    assert bbq_biased(["lowSES-Black", "highSES-Black", "unknown"], black, NEGATIVE) is None  # race tells not
+    trans = ["Transgender women", "Transgender men"]
+    assert bbq_biased(["nonTrans_F", "unknown", "trans_F"], trans, NEGATIVE) == 2
+    assert bbq_biased(["nonTrans_F", "unknown", "trans_F"], trans, POSITIVE) == 0
     assert bbq_biased(groups, ["young"], NEGATIVE) is None
     assert bbq_biased(groups, ["old", "nonOld"], NEGATIVE) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -197,3 +198,10 @@ def test_the_published_solutions_of_gsm8k(shared_data: Path, model: str, percent
     assert len(rows) == 1319
     assert [score == 1 for score in scores] == [row[model]["is_correct"] for row in rows]
     assert round(100 * sum(score or 0 for score in scores) / len(scores), 2) == percent
+
+
+def test_a_long_run_of_line_breaks_is_read_at_once() -> None:
+    """A model that repeats itself: 50,000 empty lines once took a minute."""
+    start = time.perf_counter()
+    assert extract_number("\n" * 50_000 + "A: 7") == 7
+    assert time.perf_counter() - start < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -303,3 +304,10 @@ def test_what_is_wrong_is_said_in_one_sentence(name: str, parameters: dict[str, 
         check(name, "some output", **parameters)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_long_run_of_brackets_is_read_at_once() -> None:
+    start = time.perf_counter()
+    assert not check("title", "<" * 60_000)  # once half a minute
+    assert check("title", "<" * 60_000 + "a>>")
+    assert time.perf_counter() - start < 5

@@ -71,6 +71,7 @@ def test_quac_leaves_each_reference_out_in_turn() -> None:
     # among people: red car ~ red 2/3, red ~ red car 2/3, blue 0
     assert quac_human_f1(references) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert quac_human_f1(["red"]) == 1.0
+    assert quac_human_f1(["the", "the", "red"]) == 0.0  # nothing but an article agrees with nothing, as there
 
 
 def test_quac_votes_on_whether_there_is_an_answer() -> None:
