@@ -17,7 +17,7 @@ from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import DataAbsentError, UsageError, nearest
 from alignbench.evaluation import select_documents
-from alignbench.judges.scorers import RECORDED, ScorerSpec, choose_scorers
+from alignbench.judges.scorers import ScorerSpec, check_scorer, choose_scorers
 from alignbench.judges.specs import JudgeSpec, parse_judge
 from alignbench.processes import LOCK
 from alignbench.tasks.documents import metrics_with_levels
@@ -124,7 +124,9 @@ def make_plan(
     asked = {name for task in found for metric in task.metrics for name in metric.scorers}
     scorers = [scorer for scorer in scorers if scorer.name in asked]
     recorded = recordings.join_recordings(read, found)
-    _check_recorded_scores(scorers, parsed, recorded)
+    recordings.check_scores(scorers, parsed, recorded)
+    for scorer in scorers:
+        check_scorer(scorer)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
     for task in found:
         if not documents[task.name]:
@@ -201,22 +203,6 @@ def _at_hand(
     if absent:
         notes.append(f"left out, as their data are not at hand: {', '.join(absent)}")
     return kept, notes
-
-
-def _check_recorded_scores(
-    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
-) -> None:
-    """Scores that were recorded are there for every policy, or the comparison would be of two scorers."""
-    for scorer in scorers:
-        if scorer.kind != RECORDED:
-            continue
-        for policy in policies:
-            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
-            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
-                raise UsageError(
-                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
-                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
-                )
 
 
 def _check_policy(policy: Policy, settings: Settings) -> None:

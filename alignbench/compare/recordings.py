@@ -24,6 +24,7 @@ from alignbench.engines.recorded import (
 from alignbench.engines.types import Score
 from alignbench.errors import UsageError
 from alignbench.evaluation.run import requests_of
+from alignbench.judges.scorers import ScorerSpec
 from alignbench.tasks.registry import Entry, list_entries
 from alignbench.tasks.types import Document, Task
 
@@ -173,6 +174,26 @@ def _of_raw(task: Task) -> logged.Asks:
         return None
 
     return asks
+
+
+def check_scores(
+    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
+) -> None:
+    """Scores that were recorded are there for every policy, or the comparison would be of two scorers.
+
+    Raises:
+        UsageError: a policy has none.
+    """
+    for scorer in scorers:
+        if scorer.kind != RECORDED:
+            continue
+        for policy in policies:
+            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
+            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
+                raise UsageError(
+                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
+                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
+                )
 
 
 def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[RecordedOutputs]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,50 @@ def test_a_dry_run_counts_what_is_scored(recorded, task: Path) -> None:
     assert told["scored_outputs"] == {"toxicity": 14}
     assert told["tasks"][0]["requests"] == 14
     assert "scorers, and the outputs that they score of a policy: toxicity=recorded (14)" in _dry(told)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [
+        ("truth=judge:nowhere/at/all", "no folder nowhere/at/all"),
+        ("truth=judge:recorded:{rows}", "recorded outputs cannot be asked"),
+        ("toxicity=hf:nowhere/at/all", "no folder nowhere/at/all"),
+        ("toxicity=hf:pocket", "is no classifier"),
+    ],
+)
+def test_a_scorer_that_is_not_there_is_refused_before_work(
+    recorded, task: Path, scorer: str, says: str
+) -> None:
+    policy = recorded("mild", 0.3)
+    settings = Settings(tasks_dirs=(task,), scorers=(scorer.format(rows=policy.partition("recorded:")[2]),))
+    with pytest.raises(UsageError, match=says):
+        make_plan([policy], ["toy_tox"], settings=settings)
+
+
+def test_a_scorer_that_cannot_be_opened_costs_its_task_alone(
+    recorded, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are asked for when the first output is scored, which is after much was paid for."""
+
+    def broken(*args: Any, **more: Any) -> Any:
+        raise UsageError("the weights are cut short")
+
+    (task / "toys" / "plain.yaml").write_text(
+        "task: plain\narea: nlp\nkind: generate\ndescription: d\ndata: {hub: asks.jsonl}\ndoc_id: id\n"
+        'prompt: "{{ ask }}"\ntarget: ask\nmetrics: [{name: contains}]\nheadline: contains\n'
+    )
+    policy = recorded("mild", 0.3)
+    path = Path(policy.partition("recorded:")[2])
+    rows = [{"task": "plain", "doc_id": f"a{i}", "output": "x"} for i in range(20)]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("alignbench.engines.open_engine", broken)
+    out = tmp_path / "out"
+    found = run_comparison(
+        [policy], ["toy_tox,plain"], None, out, tasks_dirs=[task], scorers=["truth=judge:pocket"], quiet=True
+    )
+    assert [(each.task, each.error) for each in found.failures] == [("toy_tox", "the weights are cut short")]
+    assert [row.task for row in found.tasks] == ["plain"]
+    assert [each.note for each in found.scorers if each.name == "truth"] == [
+        "did not work (the weights are cut short)"
+    ]
+    assert (out / "results.json").is_file()
