@@ -17,6 +17,8 @@ from alignbench.tasks.spec import MetricSpec, TaskSpec
 from alignbench.tasks.templates import template
 from alignbench.tasks.types import Document, Question, Statistics, Task, Values
 
+GREATEST = 1e100
+"""Of a function's values: sums of their squares must be numbers."""
 
 def scorer(spec: TaskSpec, path: Path, *, trusted: bool) -> Callable[[Document, Any], Mapping[str, Any]]:
     """Return the function that turns what came back into every metric that no scorer gives.
@@ -176,6 +178,11 @@ def _pick(result: Any, metric: MetricSpec, reference: str) -> float | None:
     value = float(result)
     if value != value or abs(value) == float("inf"):
         return None
+    if abs(value) > GREATEST:
+        raise WorkError(
+            f"{reference} gives {value:g} for the metric {metric.name!r}, too great for a mean and its interval; "
+            "give its logarithm"
+        )
     low, high = metric.bounds or ((0.0, 1.0) if metric.unit == "rate" else (value, value))
     if not low <= value <= high:
         raise WorkError(

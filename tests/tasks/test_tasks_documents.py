@@ -243,6 +243,14 @@ def test_a_value_outside_its_bounds_is_the_score_functions_fault(tmp_path: Path)
     assert task.score(documents[0], completion("nan"))["right"] is None
 
 
+def test_a_value_whose_square_is_no_number(tmp_path: Path) -> None:
+    """Its interval would be no number either, and results.json holds none."""
+    code = "def score(f, o):\n    return {'right': float(o), 'length': 1}\ndef one(f, o):\n    return 1\n"
+    documents = load(tmp_path, GENERATE, make=code)
+    with pytest.raises(WorkError, match=r"gives 1e\+200 for the metric 'right', too great"):
+        task_of(tmp_path).score(documents[0], completion("1e200"))
+
+
 def test_the_majority_level(tmp_path: Path) -> None:
     rows = [{"question": f"{i}?", "options": ["yes", "no"], "label": int(i < 3)} for i in range(10)]
     (metric,) = metrics_with_levels(task_of_rows(tmp_path, rows), load(tmp_path, rows=rows))
