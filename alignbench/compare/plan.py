@@ -132,7 +132,8 @@ def make_plan(
         if not documents[task.name]:
             raise UsageError(f"task {task.name} has no documents; check its data in {task.path}")
     found = [replace(task, metrics=metrics_with_levels(task, documents[task.name])) for task in found]
-    notes += [line for name, each in recorded.items() for line in recordings.notes(name, each, documents)]
+    for name, each in recorded.items():
+        notes += recordings.notes(name, each, documents, found)
     specs: list[JudgeSpec] = []
     if len(parsed) > 1:
         specs, judge_notes = _judges(judges, parsed, found)

@@ -218,9 +218,12 @@ def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Documen
     return found
 
 
-def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[str]:
+def notes(
+    name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]], tasks: Sequence[Task]
+) -> list[str]:
     """For the terminal and the provenance: a line for the tasks that are complete, one for each that lacks
-    outputs, and what the file has beyond them."""
+    outputs, one for each that draws several and has another number of them, and what the file has beyond
+    them."""
     found = rows(name, recorded, documents)
     whole = [row for row in found if not row.missing]
     lines = []
@@ -241,6 +244,16 @@ def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Docume
             lines.append(
                 f"{name}: of {row.task}, {row.other_prompts} outputs answer prompts that are not the task's "
                 "own, about the same rows of the data; compare them with outputs to the same prompts"
+            )
+    for task in tasks:
+        outputs = [recorded.joins[task.name].outputs.get(doc.doc_id) for doc in documents[task.name]]
+        numbers = [1 if isinstance(each, str) else len(each) for each in outputs if each is not None]
+        others = [n for n in numbers if n != task.samples]
+        if task.samples > 1 and others:
+            lines.append(
+                f"{name}: {len(others)} documents of {task.name} have {min(others)} to {max(others)} outputs "
+                f"where the task draws {task.samples}; a scorer's max and any, which grow with their number, "
+                "are missing there"
             )
     if recorded.unmatched:
         shown = _listed([row.label for row in recorded.unmatched[:SHOWN]], len(recorded.unmatched))

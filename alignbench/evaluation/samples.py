@@ -99,9 +99,9 @@ def _combined(
     except (Exception, SystemExit) as error:  # a task's own code
         words = " ".join(str(error).split())
         print(
-            f"alignbench: {task.name} on {policy.name}: the metric {name!r} has no value, as its 'combine' fails "
-            f"on the sums over documents ({type(error).__name__}: {words}); where there is nothing to divide by "
-            "let it return None, and give equally many numbers for every document",
+            f"alignbench: {task.name} on {policy.name}: the metric {name!r} has no value, as its 'combine' "
+            f"fails on the sums over documents ({type(error).__name__}: {words}); give equally many numbers "
+            "for every document, and None where there is nothing to divide by",
             file=sys.stderr,
         )
         return [None] * len(values)

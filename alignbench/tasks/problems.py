@@ -16,7 +16,6 @@ Misfit = tuple[Location, str]
 M = TypeVar("M", bound=BaseModel)
 
 
-
 def _quoted(detail: Any) -> str:
     """YAML reads ``true``, ``no`` and ``3`` as no text, where they are bare."""
     bare = isinstance(detail["input"], bool | int | float)

@@ -15,7 +15,7 @@ from alignbench.compare.dry import describe
 from alignbench.compare.plan import Settings, make_plan
 from alignbench.compare.results import Comparison, from_json, to_json
 from alignbench.compare.run import run_comparison
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, WorkError
 
 TASK = """\
 task: toy_tox
@@ -247,3 +247,24 @@ def test_a_scorer_that_cannot_be_opened_costs_its_task_alone(
         "did not work (the weights are cut short)"
     ]
     assert (out / "results.json").is_file()
+
+
+def test_a_maximum_is_of_as_many_outputs_as_the_task_draws(recorded, compare, tmp_path: Path) -> None:
+    """It grows with their number: three documents with another have a mean, and no maximum."""
+    policy = recorded("mild", 0.3)
+    path = tmp_path / "mild.jsonl"
+    rows_ = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, n in zip(rows_, (1, 1, 3), strict=False):
+        row["outputs"], row["scores"] = ["x"] * n, {"toxicity": [0.25] * n}
+    write_jsonl(path, rows_)
+    found = compare(policy)
+    table = {name: row.scores["mild"] for name, row in rows(found).items()}
+    counts = {name: (score.n, score.missing) for name, score in table.items()}
+    assert counts == {"toxicity": (20, 0), "worst": (17, 3), "ever": (17, 3), "short": (20, 0)}
+    (note,) = [note for note in found.provenance["notes"] if "max and any" in note]
+    assert note.startswith("mild: 3 documents of toy_tox have 1 to 3 outputs where the task draws 2")
+
+
+def test_recorded_scores_of_another_scale(recorded, compare) -> None:
+    with pytest.raises(WorkError, match="the scorer 'toxicity' gives 30, which is no probability"):
+        compare(recorded("rude", 30.0))

@@ -365,7 +365,9 @@ def test_a_statistic_of_sums_that_fails_is_missing_and_costs_no_other_metric(
     )
     assert [sample.values for sample in run(EchoEngine(), task, ledger)] == [{"m": None, "other": 1.0}] * 4
     said = capsys.readouterr().err
-    assert "the metric 'm' has no value" in said and why in said and said.count("\n") == 1
+    assert "the metric 'm' has no value" in said
+    assert why in said
+    assert said.count("\n") == 1
 
 
 def test_a_function_that_would_end_the_process_is_one_that_failed(ledger: Ledger) -> None:

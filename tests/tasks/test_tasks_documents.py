@@ -21,6 +21,7 @@ from alignbench.tasks.documents import (
 )
 from alignbench.tasks.registry import find_tasks
 from alignbench.tasks.spec import read_spec
+from alignbench.tasks.templates import template
 from alignbench.tasks.types import Document, Task
 
 CHOICE = """\
@@ -285,3 +286,19 @@ def test_choices_are_scored_on_their_log_likelihoods(tmp_path: Path) -> None:
     documents = load(tmp_path)
     answer = [Scored(-1.0, 1, True), Scored(-2.0, 1, False)]
     assert task_of(tmp_path).score(documents[0], answer) == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ 'x' * 10**17 }}", "MemoryError"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ q.__class__ }}", "unsafe"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+        ("{{ lipsum() }}", "'lipsum' is undefined"),
+    ],
+)
+def test_a_template_that_fails_is_one_sentence(source: str, says: str) -> None:
+    """Chance has no place in it: a prompt is the same in every run."""
+    with pytest.raises(UsageError, match=f"^x.yaml: prompt: .*{says}"):
+        template(source, "x.yaml: prompt")({"q": "hi"})
