@@ -73,12 +73,13 @@ def make_samples(
             f"{len(documents)} documents, which count as missing; the first: {failures[0]}",
             file=sys.stderr,
         )
+    sums = [{name: each.get(name) for name in task.combine} for each in values]
     for name, combine in task.combine.items():
         for each, value in zip(values, _combined(policy, task, name, combine, values), strict=True):
             each[name] = value
     return [
-        _sample(policy, task, document, given, each, scored)
-        for document, given, each, scored in zip(documents, answers, values, scores, strict=True)
+        replace(_sample(policy, task, document, given, each, scored), sums=parts)
+        for document, given, each, scored, parts in zip(documents, answers, values, scores, sums, strict=True)
     ]
 
 
@@ -92,10 +93,9 @@ def _combined(
     """A statistic of sums, spread over its documents; one that fails has no value, which costs no other
     metric."""
     try:
-        found = linearise([each.get(name) for each in values], combine)
-        if any(value is not None and abs(value) > GREATEST for value in found):
-            raise OverflowError("it gives more than can be squared")
-        return found
+        return spread([each.get(name) for each in values], combine)
+    except AlignbenchError:
+        raise
     except (Exception, SystemExit) as error:  # a task's own code
         words = " ".join(str(error).split())
         print(
@@ -105,6 +105,20 @@ def _combined(
             file=sys.stderr,
         )
         return [None] * len(values)
+
+
+def spread(
+    sums: Sequence[Sequence[float] | None], combine: Callable[[Sequence[float]], float | None]
+) -> list[float | None]:
+    """A statistic of sums as one value a document (``metrics.linearise``).
+
+    Raises:
+        OverflowError: values whose squares are no numbers; and whatever a task's own ``combine`` raises.
+    """
+    found = linearise(sums, combine)
+    if any(value is not None and abs(value) > GREATEST for value in found):
+        raise OverflowError("it gives more than can be squared")
+    return found
 
 
 def _scores(

@@ -22,7 +22,8 @@ class Sample:
     beginning), ``empty``, ``unparsed`` (no extractable answer; the value is then wrong by rule), ``missing``
     (a recording has no output for this document: ``output`` and all values are None).
     ``n_tokens``: of all outputs; None where nobody counted them. ``outputs``: all of them, where a task draws
-    several for a prompt (``output`` is the first). ``scores``: scorer → one score an output."""
+    several for a prompt (``output`` is the first). ``scores``: scorer → one score an output. ``sums``: metric
+    that is a statistic of sums → the document's part in them, None where it was not measured."""
 
     policy: str
     task: str
@@ -36,6 +37,7 @@ class Sample:
     flags: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    sums: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
 
 
 class Scorer(Protocol):

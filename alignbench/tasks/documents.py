@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -258,7 +259,7 @@ def _rows(
     if spec.data is not None:
         data = spec.data
         beside = path.parent / data.hub
-        if not beside.is_file():
+        if not os.path.isfile(beside):  # unlike Path.is_file, False where the name can be no path
             source = data.hub
         else:  # globs are of the folder where the file lies
             source = str(beside.parent if files else beside)

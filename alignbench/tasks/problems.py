@@ -19,7 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 def _quoted(detail: Any) -> str:
     """YAML reads ``true``, ``no`` and ``3`` as no text, where they are bare."""
     bare = isinstance(detail["input"], bool | int | float)
-    return "write text, in quotes" if bare else "write text"
+    return "write text in quotes" if bare else "write text"
 
 
 _EXPECTED: dict[str, Callable[[Any], str]] = {
