@@ -176,7 +176,7 @@ class Builder:
             return row
         try:
             fields = self.prepare(row)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{self.path}: {self.spec.prepare} fails on row {position} ({type(error).__name__}: {error})"
             ) from error
@@ -278,7 +278,7 @@ def _rows(
             rows = list(make(seed))
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{path}: {spec.documents} fails ({type(error).__name__}: {error})") from error
     checked = list(rows)
     if not all(isinstance(row, Mapping) for row in checked):
@@ -300,7 +300,7 @@ def arranged(spec: TaskSpec, path: Path, rows: list[Fields], *, trusted: bool) -
     make = function(spec.arrange, path, trusted=trusted)
     try:
         found = list(make(rows))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{path}: {spec.arrange} fails on the data's rows ({type(error).__name__}: {error})"
         ) from error

@@ -121,6 +121,25 @@ def test_yaml_nested_deeper_than_any_parser_goes(tmp_path: Path) -> None:
     assert problem.endswith("line 1: not valid YAML (lists or mappings over 50 deep); mend this line")
 
 
+def test_anchors_that_multiply(tmp_path: Path) -> None:
+    """Nine lines of ten each stand for a billion values."""
+    keys = (
+        "citation",
+        "licence",
+        "canary",
+        "do_not_train",
+        "notes",
+        "where",
+        "doc_id",
+        "cluster",
+        "delimiter",
+    )
+    held = ["x", *(f"*b{i}" for i in range(8))]
+    lines = [f"{key}: &b{i} [{', '.join([held[i]] * 10)}]\n" for i, key in enumerate(keys)]
+    (problem,) = problems_of(write(tmp_path, GOOD + "".join(lines)))
+    assert problem.endswith("line 15: not valid YAML (over 100,000 values); mend this line")
+
+
 def test_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
     text = GOOD.replace("0.25, margin: 0.02", "&level 0.25, margin: *level")
     assert read_spec(write(tmp_path, text)).metrics[0].margin == 0.25
