@@ -138,8 +138,8 @@ def _check_depth(text: str) -> None:
 
 
 def _check_circles(node: Any, around: tuple[Any, ...], sizes: dict[int, int]) -> int:
-    """Refuse a node that lies in itself (``&a [*a]``), or too deep or too large by way of anchors, each of which
-    may multiply the last. Returns how many values it stands for; ``sizes``: those of nodes that were seen."""
+    """Refuse a node that lies in itself (``&a [*a]``), or too deep or too large by way of anchors, each of
+    which may multiply the last. Returns how many values it stands for; ``sizes``: those of nodes seen."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) in sizes:
