@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alignbench import stats
 from alignbench.compare.results import Delta, LengthControlled, Score, TaskResult, Tax, Verdict, WinRate
+from alignbench.evaluation.samples import spread
 from alignbench.evaluation.types import CUT, UNPARSED, Sample
 from alignbench.judges.types import Preference
 from alignbench.tasks.types import Metric, Task, Unit
@@ -20,7 +21,8 @@ WIN_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of one task over all policies: what a row of the task table and its deltas are made of."""
+    """One metric of one task over all policies: what a row of the task table and its deltas are made of.
+    ``sums``: of a statistic of sums, the documents' parts that ``values`` were made of."""
 
     task: Task
     metric: Metric
@@ -28,6 +30,7 @@ class Column:
     clusters: Mapping[str, str]
     unparsed: Mapping[str, int]
     cut: Mapping[str, int]
+    sums: Mapping[str, Mapping[str, Sequence[float] | None]] = field(default_factory=dict)
 
     @property
     def headline(self) -> bool:
@@ -64,7 +67,8 @@ def columns(tasks: Sequence[Task], samples: Samples) -> list[Column]:
         )
         for metric in sorted(task.metrics, key=lambda m: m.name != task.headline):
             values = {p: {s.doc_id: s.values.get(metric.name) for s in rows} for p, rows in found.items()}
-            out.append(Column(task, metric, values, clusters, unparsed, cut))
+            sums = {p: {s.doc_id: s.sums.get(metric.name) for s in rows} for p, rows in found.items()}
+            out.append(Column(task, metric, values, clusters, unparsed, cut, sums))
     return out
 
 
@@ -133,13 +137,13 @@ def contrasts(table: Sequence[Column], reference: str, level: float) -> list[Con
     """Paired differences of every policy from the reference, on every metric that both have."""
     out = []
     for column in table:
-        base = column.values.get(reference)
-        if base is None:
+        if reference not in column.values:
             continue
         metric = column.metric
-        for policy, values in column.values.items():
+        for policy in column.values:
             if policy == reference:
                 continue
+            values, base = _paired_values(column, policy, reference)
             diff = stats.paired_difference(values, base, column.clusters, level, column.bounds)
             gain = stats.paired_gain(
                 values,
@@ -152,6 +156,29 @@ def contrasts(table: Sequence[Column], reference: str, level: float) -> list[Con
             )
             out.append(Contrast(column, policy, diff, gain))
     return out
+
+
+def _paired_values(
+    column: Column, policy: str, reference: str
+) -> tuple[Mapping[str, float | None], Mapping[str, float | None]]:
+    """The values of both. A statistic of sums is spread anew over the documents that both have, where either
+    lacks some: what stands for a document hangs on the others, so that two policies with the same outputs
+    would differ."""
+    mine, base = column.values[policy], column.values[reference]
+    combine = column.task.combine.get(column.metric.name)
+    measured = [{doc_id for doc_id, v in values.items() if v is not None} for values in (mine, base)]
+    if combine is None or measured[0] == measured[1]:
+        return mine, base
+    common = sorted(measured[0] & measured[1])
+    anew = []
+    for name in (policy, reference):
+        values: dict[str, float | None] = dict.fromkeys(column.values[name])
+        try:
+            found = spread([column.sums[name][doc_id] for doc_id in common], combine)
+        except (Exception, SystemExit):  # a task's own code, which could make it of all documents
+            found = [None] * len(common)
+        anew.append({**values, **dict(zip(common, found, strict=True))})
+    return anew[0], anew[1]
 
 
 def deltas(found: Sequence[Contrast], reference: str, level: float) -> list[Delta]:

@@ -148,7 +148,8 @@ def _training(plan: Plan) -> list[Training]:
 def _samples_note(plan: Plan, found: Found) -> str:
     n = sum(len(rows) for by_task in found.samples.values() for rows in by_task.values())
     drawn = [name for name, docs in plan.documents.items() if len(docs) < plan.available[name]]
-    text = f"{n} samples: {len(plan.policies)} policies on {len(plan.tasks)} tasks"
+    policies, tasks = len(plan.policies), len(plan.tasks)
+    text = f"{n} samples: {policies} polic{'ies' if policies > 1 else 'y'} on {tasks} task{'s' * (tasks > 1)}"
     if drawn:
         text += f"; at most {plan.settings.limit} documents a task, drawn with seed {plan.settings.seed}"
     return text + "."

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from alignbench.compare.recordings import Recorded
-from alignbench.engines.policy import Policy
 from alignbench.errors import DataAbsentError, UsageError
-from alignbench.judges.scorers import RECORDED, ScorerSpec
 from alignbench.tasks.scoring import with_scorers
 from alignbench.tasks.types import Task
 
@@ -46,19 +43,3 @@ def at_hand(
     if absent:
         notes.append(f"left out, as their data are not at hand: {', '.join(absent)}")
     return kept, notes
-
-
-def check_recorded_scores(
-    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
-) -> None:
-    """Scores that were recorded are there for every policy, or the comparison would be of two scorers."""
-    for scorer in scorers:
-        if scorer.kind != RECORDED:
-            continue
-        for policy in policies:
-            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
-            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
-                raise UsageError(
-                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
-                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
-                )

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from alignbench import engines
 from alignbench.compare import lineage, recordings
-from alignbench.compare.at_hand import at_hand, check_recorded_scores
+from alignbench.compare.at_hand import at_hand
 from alignbench.compare.recordings import Recorded
 from alignbench.compare.results import FILE, read_results
 from alignbench.engines.choice import default_engine
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.errors import UsageError, nearest
 from alignbench.evaluation import select_documents
-from alignbench.judges.scorers import ScorerSpec, choose_scorers
+from alignbench.judges.scorers import ScorerSpec, check_scorer, choose_scorers
 from alignbench.judges.specs import JudgeSpec, parse_judge
 from alignbench.processes import LOCK
 from alignbench.tasks.documents import metrics_with_levels
@@ -124,13 +124,16 @@ def make_plan(
     asked = {name for task in found for metric in task.metrics for name in metric.scorers}
     scorers = [scorer for scorer in scorers if scorer.name in asked]
     recorded = recordings.join_recordings(read, found)
-    check_recorded_scores(scorers, parsed, recorded)
+    recordings.check_scores(scorers, parsed, recorded)
+    for scorer in scorers:
+        check_scorer(scorer)
     documents = {task.name: select_documents(task, settings.limit, settings.seed) for task in found}
     for task in found:
         if not documents[task.name]:
             raise UsageError(f"task {task.name} has no documents; check its data in {task.path}")
     found = [replace(task, metrics=metrics_with_levels(task, documents[task.name])) for task in found]
-    notes += [line for name, each in recorded.items() for line in recordings.notes(name, each, documents)]
+    for name, each in recorded.items():
+        notes += recordings.notes(name, each, documents, found)
     specs: list[JudgeSpec] = []
     if len(parsed) > 1:
         specs, judge_notes = _judges(judges, parsed, found)

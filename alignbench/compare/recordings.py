@@ -24,6 +24,7 @@ from alignbench.engines.recorded import (
 from alignbench.engines.types import Score
 from alignbench.errors import UsageError
 from alignbench.evaluation.run import requests_of
+from alignbench.judges.scorers import ScorerSpec
 from alignbench.tasks.registry import Entry, list_entries
 from alignbench.tasks.types import Document, Task
 
@@ -175,6 +176,26 @@ def _of_raw(task: Task) -> logged.Asks:
     return asks
 
 
+def check_scores(
+    scorers: Sequence[ScorerSpec], policies: Sequence[Policy], recorded: Mapping[str, Recorded]
+) -> None:
+    """Scores that were recorded are there for every policy, or the comparison would be of two scorers.
+
+    Raises:
+        UsageError: a policy has none.
+    """
+    for scorer in scorers:
+        if scorer.kind != RECORDED:
+            continue
+        for policy in policies:
+            joins = recorded[policy.name].joins.values() if policy.name in recorded else ()
+            if not any(scorer.name in scores for join in joins for scores in join.scores.values()):
+                raise UsageError(
+                    f"--scorer {scorer.name}=recorded: {policy.name} has no recorded scores of that name; "
+                    f'give its rows "scores": {{"{scorer.name}": number}}, or choose another scorer'
+                )
+
+
 def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[RecordedOutputs]:
     """What ``results.json`` says of a recorded policy: for each task, what was asked and what is missing."""
     found = []
@@ -197,9 +218,12 @@ def rows(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Documen
     return found
 
 
-def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]]) -> list[str]:
+def notes(
+    name: str, recorded: Recorded, documents: Mapping[str, Sequence[Document]], tasks: Sequence[Task]
+) -> list[str]:
     """For the terminal and the provenance: a line for the tasks that are complete, one for each that lacks
-    outputs, and what the file has beyond them."""
+    outputs, one for each that draws several and has another number of them, and what the file has beyond
+    them."""
     found = rows(name, recorded, documents)
     whole = [row for row in found if not row.missing]
     lines = []
@@ -220,6 +244,16 @@ def notes(name: str, recorded: Recorded, documents: Mapping[str, Sequence[Docume
             lines.append(
                 f"{name}: of {row.task}, {row.other_prompts} outputs answer prompts that are not the task's "
                 "own, about the same rows of the data; compare them with outputs to the same prompts"
+            )
+    for task in tasks:
+        outputs = [recorded.joins[task.name].outputs.get(doc.doc_id) for doc in documents[task.name]]
+        numbers = [1 if isinstance(each, str) else len(each) for each in outputs if each is not None]
+        others = [n for n in numbers if n != task.samples]
+        if task.samples > 1 and others:
+            lines.append(
+                f"{name}: {len(others)} documents of {task.name} have {min(others)} to {max(others)} outputs "
+                f"where the task draws {task.samples}; a scorer's max and any, which grow with their number, "
+                "are missing there"
             )
     if recorded.unmatched:
         shown = _listed([row.label for row in recorded.unmatched[:SHOWN]], len(recorded.unmatched))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alignbench import engines, environment
 from alignbench.compare import lineage
@@ -111,7 +112,7 @@ def execute(plan: Plan, *, shared_out: bool = False) -> Comparison:
             for spec in plan.judges:
                 _judge(plan, spec, ledger, found)
             found.scorers = [
-                lineage.scorer_card(spec, scorer.describe()) for spec, scorer in zip(plan.scorers, scorers)
+                lineage.scorer_card(spec, _described(scorer)) for spec, scorer in zip(plan.scorers, scorers)
             ]
             del scorers
             counts = ledger.counts()
@@ -127,6 +128,14 @@ def _scorer(plan: Plan, spec: ScorerSpec, ledger: CountedLedger) -> Described:
         ledger=ledger,
         fresh=plan.settings.fresh,
     )
+
+
+def _described(scorer: Described) -> dict[str, Any]:
+    """What a scorer says of itself; one that could not be opened costs its metrics, not the run."""
+    try:
+        return scorer.describe()
+    except Exception as error:
+        return {"note": f"did not work ({_words(error)})"}
 
 
 def _evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from alignbench.errors import AlignbenchError, WorkError
 from alignbench.evaluation.types import CUT, UNPARSED, Sample, Scorer
 from alignbench.metrics import linearise
 from alignbench.metrics.choices import chosen
+from alignbench.tasks.scoring import GREATEST
 from alignbench.tasks.types import Document, Task
 
 
@@ -72,13 +73,52 @@ def make_samples(
             f"{len(documents)} documents, which count as missing; the first: {failures[0]}",
             file=sys.stderr,
         )
+    sums = [{name: each.get(name) for name in task.combine} for each in values]
     for name, combine in task.combine.items():
-        for each, value in zip(values, linearise([each.get(name) for each in values], combine)):
+        for each, value in zip(values, _combined(policy, task, name, combine, values), strict=True):
             each[name] = value
     return [
-        _sample(policy, task, document, given, each, scored)
-        for document, given, each, scored in zip(documents, answers, values, scores, strict=True)
+        replace(_sample(policy, task, document, given, each, scored), sums=parts)
+        for document, given, each, scored, parts in zip(documents, answers, values, scores, sums, strict=True)
     ]
+
+
+def _combined(
+    policy: Policy,
+    task: Task,
+    name: str,
+    combine: Callable[[Sequence[float]], float | None],
+    values: Sequence[Mapping[str, Any]],
+) -> list[float | None]:
+    """A statistic of sums, spread over its documents; one that fails has no value, which costs no other
+    metric."""
+    try:
+        return spread([each.get(name) for each in values], combine)
+    except AlignbenchError:
+        raise
+    except (Exception, SystemExit) as error:  # a task's own code
+        words = " ".join(str(error).split())
+        print(
+            f"alignbench: {task.name} on {policy.name}: the metric {name!r} has no value, as its 'combine' "
+            f"fails on the sums over documents ({type(error).__name__}: {words}); give equally many numbers "
+            "for every document, and None where there is nothing to divide by",
+            file=sys.stderr,
+        )
+        return [None] * len(values)
+
+
+def spread(
+    sums: Sequence[Sequence[float] | None], combine: Callable[[Sequence[float]], float | None]
+) -> list[float | None]:
+    """A statistic of sums as one value a document (``metrics.linearise``).
+
+    Raises:
+        OverflowError: values whose squares are no numbers; and whatever a task's own ``combine`` raises.
+    """
+    found = linearise(sums, combine)
+    if any(value is not None and abs(value) > GREATEST for value in found):
+        raise OverflowError("it gives more than can be squared")
+    return found
 
 
 def _scores(
@@ -115,8 +155,8 @@ def _score_all(
             scored.append(_values(task, document, given, told) if given else dict(missing))
         except AlignbenchError:
             raise
-        except Exception as error:  # a task's own code: any failure of it is a failed measurement
-            failures.append(f"{document.doc_id}: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # a task's own code: its failure is a failed measurement
+            failures.append(f"{document.doc_id}: {type(error).__name__}: {' '.join(str(error).split())}")
             scored.append(dict(missing))
     return scored, failures
 

@@ -23,7 +23,8 @@ class Sample:
     (no output: a recording has none for this document, or a server refused it; ``output`` and all values are
     None).
     ``n_tokens``: of all outputs; None where nobody counted them. ``outputs``: all of them, where a task draws
-    several for a prompt (``output`` is the first). ``scores``: scorer → one score an output."""
+    several for a prompt (``output`` is the first). ``scores``: scorer → one score an output. ``sums``: metric
+    that is a statistic of sums → the document's part in them, None where it was not measured."""
 
     policy: str
     task: str
@@ -37,6 +38,7 @@ class Sample:
     flags: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    sums: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
 
 
 class Scorer(Protocol):

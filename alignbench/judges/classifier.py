@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -93,6 +94,22 @@ def open_classifier(text: str, *, ledger: Ledger, fresh: bool = False) -> Classi
     return ClassifierScorer(parse_classifier(text), ledger, fresh=fresh)
 
 
+def find_classifier(spec: ClassifierSpec) -> tuple[Path, list[str], str, str | None]:
+    """Its folder, its labels in the order of its logits, the label that is scored, and its config's
+    ``problem_type``. No weights are loaded.
+
+    Raises:
+        UsageError: no such model; it is no classifier, or has no such label.
+    """
+    from alignbench.engines.identity import find_folder
+    from alignbench.judges.classifying import labels_of
+
+    what = f"classifier {spec.spec!r}"
+    folder = find_folder(spec.target, spec.revision, what)
+    labels, problem = labels_of(folder, what)
+    return folder, labels, choose_label(labels, spec.options.get("label"), what), problem
+
+
 class ClassifierScorer:
     """P(label) of each output. The ledger keeps the logits of all labels, so that another label or activation
     costs nothing."""
@@ -100,14 +117,10 @@ class ClassifierScorer:
     name = "classifier"
 
     def __init__(self, spec: ClassifierSpec, ledger: Ledger, *, fresh: bool = False) -> None:
-        from alignbench.engines.identity import digest_folder, find_folder
-        from alignbench.judges.classifying import labels_of
+        from alignbench.engines.identity import digest_folder
 
         self._spec, self._ledger, self._fresh = spec, ledger, fresh
-        what = f"classifier {spec.spec!r}"
-        self._folder = find_folder(spec.target, spec.revision, what)
-        self._labels, problem = labels_of(self._folder, what)
-        self.label = choose_label(self._labels, spec.options.get("label"), what)
+        self._folder, self._labels, self.label, problem = find_classifier(spec)
         self.activation = spec.options.get("activation") or activation_for(problem, len(self._labels))
         self._identity: dict[str, Any] = {
             **digest_folder(self._folder, fresh=fresh),

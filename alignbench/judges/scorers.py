@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from alignbench import engines
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.engines.types import Engine, Score, Scored, Unanswered
 from alignbench.errors import UsageError, nearest
@@ -124,6 +125,27 @@ def asked_of(task: Task) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def check_scorer(spec: ScorerSpec) -> None:
+    """Find a scorer's model without loading it, so that a wrong name fails before anything is generated.
+
+    Raises:
+        UsageError: no such model; it is no classifier, or has no such label; a policy that is not run.
+    """
+    if spec.kind == HF:
+        from alignbench.judges.classifier import find_classifier, parse_classifier
+
+        find_classifier(parse_classifier(spec.target))
+    elif spec.policy is not None and spec.policy.kind == engines.RECORDED:
+        raise UsageError(
+            f"--scorer {spec.name}={spec.spec}: recorded outputs cannot be asked; name a model, or write "
+            f"{spec.name}=recorded for the scores that they carry"
+        )
+    elif spec.policy is not None and spec.policy.kind in engines.ON_WEIGHTS:
+        from alignbench.engines.identity import locate
+
+        locate(spec.policy, f"--scorer {spec.name}={spec.spec}")
 
 
 def open_scorer(

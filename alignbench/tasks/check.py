@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,8 @@ def _functions(spec: TaskSpec) -> Iterator[tuple[Location, str]]:
 
 
 def _beside(spec: TaskSpec, path: Path) -> bool:
-    return spec.data is not None and (path.parent / spec.data.hub).is_file()
+    # unlike Path.is_file, False where the name can be no path
+    return spec.data is not None and os.path.isfile(path.parent / spec.data.hub)
 
 
 def _name_twins(reports: list[dict[str, Any]]) -> None:

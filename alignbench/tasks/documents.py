@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -175,7 +176,7 @@ class Builder:
             return row
         try:
             fields = self.prepare(row)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{self.path}: {self.spec.prepare} fails on row {position} ({type(error).__name__}: {error})"
             ) from error
@@ -258,7 +259,7 @@ def _rows(
     if spec.data is not None:
         data = spec.data
         beside = path.parent / data.hub
-        if not beside.is_file():
+        if not os.path.isfile(beside):  # unlike Path.is_file, False where the name can be no path
             source = data.hub
         else:  # globs are of the folder where the file lies
             source = str(beside.parent if files else beside)
@@ -277,7 +278,7 @@ def _rows(
             rows = list(make(seed))
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{path}: {spec.documents} fails ({type(error).__name__}: {error})") from error
     checked = list(rows)
     if not all(isinstance(row, Mapping) for row in checked):
@@ -299,7 +300,7 @@ def arranged(spec: TaskSpec, path: Path, rows: list[Fields], *, trusted: bool) -
     make = function(spec.arrange, path, trusted=trusted)
     try:
         found = list(make(rows))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{path}: {spec.arrange} fails on the data's rows ({type(error).__name__}: {error})"
         ) from error

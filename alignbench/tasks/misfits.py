@@ -143,6 +143,8 @@ def _of_scorers(spec: TaskSpec) -> Iterator[Misfit]:
         if name not in wanted:
             mend = "write scorer: " + name + " in a metric, or take it out"
             yield ("scorers", name), f"no metric has the scorer {name!r}{nearest(name, wanted)}; {mend}"
+        if spec.scorers[name].yes == spec.scorers[name].no:
+            yield ("scorers", name), f"scorer {name!r}: 'yes' and 'no' are the same; write two answers"
 
 
 def _of_few_shot(spec: TaskSpec) -> Iterator[Misfit]:

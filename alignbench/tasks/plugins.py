@@ -47,7 +47,7 @@ def _module(path: Path, trusted: bool) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(f"{path} fails when it is run ({type(error).__name__}: {error}); mend it") from error
     return module

@@ -15,8 +15,15 @@ Misfit = tuple[Location, str]
 """Where a problem lies, and what it is."""
 M = TypeVar("M", bound=BaseModel)
 
+
+def _quoted(detail: Any) -> str:
+    """YAML reads ``true``, ``no`` and ``3`` as no text, where they are bare."""
+    bare = isinstance(detail["input"], bool | int | float)
+    return "write text in quotes" if bare else "write text"
+
+
 _EXPECTED: dict[str, Callable[[Any], str]] = {
-    "string_type": lambda detail: "write text",
+    "string_type": _quoted,
     "bool_type": lambda detail: "write true or false",
     "bool_parsing": lambda detail: "write true or false",
     "tuple_type": lambda detail: "write a list",
@@ -25,6 +32,7 @@ _EXPECTED: dict[str, Callable[[Any], str]] = {
     "model_attributes_type": lambda detail: "write a mapping of keys",
     "float_type": lambda detail: "write a number",
     "float_parsing": lambda detail: "write a number",
+    "finite_number": lambda detail: "write a finite number",
     "int_type": lambda detail: "write a whole number",
     "int_parsing": lambda detail: "write a whole number",
     "int_from_float": lambda detail: "write a whole number",

@@ -231,7 +231,7 @@ def _folder_of(point: EntryPoint) -> Path | Entry:
         folder = Path(loaded() if callable(loaded) else next(iter(loaded.__path__)))
         if not folder.is_dir():
             raise NotADirectoryError(str(folder))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = (
             f"the entry point {point.name} = {point.value} in {GROUP} gives no folder of tasks "
             f"({type(error).__name__}: {error}); mend or remove its package"

@@ -17,6 +17,9 @@ from alignbench.tasks.spec import MetricSpec, TaskSpec
 from alignbench.tasks.templates import template
 from alignbench.tasks.types import Document, Question, Statistics, Task, Values
 
+GREATEST = 1e100
+"""Of a function's values: sums of their squares must be numbers."""
+
 
 def scorer(spec: TaskSpec, path: Path, *, trusted: bool) -> Callable[[Document, Any], Mapping[str, Any]]:
     """Return the function that turns what came back into every metric that no scorer gives.
@@ -59,7 +62,9 @@ def rater(
     spec: TaskSpec, path: Path, *, trusted: bool
 ) -> Callable[[Document, Sequence[str], Mapping[str, Sequence[float | None]]], Values]:
     """Return the function that turns scorers' scores into the metrics that have a ``scorer``; those whose
-    scores are not given are left out. A Python function is called as ``rate(fields, outputs, scores)``."""
+    scores are not given are left out. A Python function is called as ``rate(fields, outputs, scores)``; it
+    may be of scores that are no probabilities. ``summary: max`` and ``any`` have no value where a document
+    has more or fewer outputs than the task draws."""
     metrics = [metric for metric in spec.metrics if metric.scorer is not None]
 
     def rate(
@@ -70,14 +75,27 @@ def rater(
             if any(name not in scores for name in metric.scorers):
                 continue
             if metric.function is None:
-                values[metric.name] = SUMMARIES[metric.summary](scores[metric.scorers[0]])
+                told = _probabilities(scores[metric.scorers[0]], metric.scorers[0])
+                # a maximum grows with the number of outputs, and another number than the task's says nothing
+                comparable = metric.summary == "mean" or len(outputs) == spec.generation.samples
+                values[metric.name] = SUMMARIES[metric.summary](told) if comparable else None
                 continue
             own = function(metric.function, path, trusted=trusted)
-            told = own(document.fields, outputs, {name: list(scores[name]) for name in metric.scorers})
-            values[metric.name] = _pick(told, metric, metric.function)
+            given = {name: list(scores[name]) for name in metric.scorers}
+            values[metric.name] = _pick(own(document.fields, outputs, given), metric, metric.function)
         return values
 
     return rate
+
+
+def _probabilities(scores: Sequence[float | None], name: str) -> Sequence[float | None]:
+    """Scores as they are; recorded ones may be of another scale, which no summary is for."""
+    wrong = next((score for score in scores if score is not None and not 0 <= score <= 1), None)
+    if wrong is not None:
+        raise WorkError(
+            f"the scorer {name!r} gives {wrong:g}, which is no probability; record scores from 0 to 1"
+        )
+    return scores
 
 
 def combiners(
@@ -176,6 +194,11 @@ def _pick(result: Any, metric: MetricSpec, reference: str) -> float | None:
     value = float(result)
     if value != value or abs(value) == float("inf"):
         return None
+    if abs(value) > GREATEST:
+        raise WorkError(
+            f"{reference} gives {value:g} for the metric {metric.name!r}, too great for a mean and its "
+            "interval; give its logarithm"
+        )
     low, high = metric.bounds or ((0.0, 1.0) if metric.unit == "rate" else (value, value))
     if not low <= value <= high:
         raise WorkError(

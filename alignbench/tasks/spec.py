@@ -18,7 +18,8 @@ FUNCTION = r"^[\w-]+\.py:[A-Za-z_]\w*$"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # no infinity, and no NaN: JSON has neither, so results.json could not be written
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSpec(_Part):
@@ -64,8 +65,8 @@ class ScorerSpec(_Part):
     ``prompt``, a template that sees the row's fields and ``output``."""
 
     prompt: str
-    yes: str = " yes"
-    no: str = " no"
+    yes: str = Field(default=" yes", min_length=1)
+    no: str = Field(default=" no", min_length=1)
 
 
 class MetricSpec(_Part):

@@ -19,6 +19,8 @@ from alignbench.errors import UsageError
 EXTENDS = "extends"
 DEEPEST = 50
 """How deep lists and mappings may lie in each other."""
+LARGEST = 100_000
+"""How many values a file may stand for, counting what an anchor holds wherever it is named."""
 MERGE = "tag:yaml.org,2002:merge"
 Location = tuple[Any, ...]
 """Path of a key or list item: ``("metrics", 0, "name")``."""
@@ -102,7 +104,7 @@ class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoa
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
-        _check_circles(node, (), set())
+        _check_circles(node, (), {})
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
@@ -135,18 +137,24 @@ def _check_depth(text: str) -> None:
             _refuse(f"lists or mappings over {DEEPEST} deep", event)
 
 
-def _check_circles(node: Any, around: tuple[Any, ...], done: set[int]) -> None:
-    """Refuse a node that lies in itself (``&a [*a]``), or too deep by way of anchors."""
-    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
-        return
+def _check_circles(node: Any, around: tuple[Any, ...], sizes: dict[int, int]) -> int:
+    """Refuse a node that lies in itself (``&a [*a]``), or too deep or too large by way of anchors, each of
+    which may multiply the last. Returns how many values it stands for; ``sizes``: those of nodes seen."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) in sizes:
+        return sizes[id(node)]
     if any(node is outer for outer in around):
         _refuse("a value holds itself", node)
     if len(around) == DEEPEST:
         _refuse(f"lists or mappings over {DEEPEST} deep", node)
     pairs = node.value if isinstance(node, yaml.MappingNode) else [(item,) for item in node.value]
-    for inner in (part for pair in pairs for part in pair):
-        _check_circles(inner, (*around, node), done)
-    done.add(id(node))
+    inner = (part for pair in pairs for part in pair)
+    size = 1 + sum(_check_circles(part, (*around, node), sizes) for part in inner)
+    if size > LARGEST:
+        _refuse(f"over {LARGEST:,} values", node)
+    sizes[id(node)] = size
+    return size
 
 
 def _refuse(problem: str, at: Any) -> NoReturn:

@@ -14,6 +14,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from alignbench.errors import UsageError
 
 Fields = Mapping[str, Any]
+FAILURES = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+)
+"""What a template's own code raises."""
 
 
 @cache
@@ -22,6 +33,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["digest"] = digest
+    # a prompt is the same in every run
+    del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
 
@@ -76,6 +89,7 @@ def _failing(where: str, fields: Fields) -> Iterator[None]:
     """Turn an error inside a template into one sentence with the fields that there are."""
     try:
         yield
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except FAILURES as error:
         known = ", ".join(map(str, fields))
-        raise UsageError(f"{where}: {' '.join(str(error).split())}; the fields are {known}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{where}: {words}; the fields are {known}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from alignbench.compare import analysis
 from alignbench.evaluation.types import Sample
 from alignbench.judges.types import Preference
+from alignbench.metrics import linearise
+from alignbench.metrics.corpus import ratio
 from alignbench.tasks.types import Metric, Task
 
 
@@ -280,3 +283,23 @@ def test_the_interval_of_a_statistic_of_sums_ends_with_its_range() -> None:
     assert score.ci is not None
     assert score.ci[0] == -1.0
     assert score.ci[1] == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3)), min_size=6, max_size=12), st.integers(3, 6))
+def test_the_same_outputs_do_not_differ_in_a_statistic_of_sums(parts: list[tuple[int, int]], n: int) -> None:
+    """A ratio Σy/Σx: ``b`` gave what ``a`` gave, on its first n documents. What stands for a document is
+    made of all that were measured, so it is made anew of those that both have."""
+
+    def spread_over(name: str, kept: int) -> list[Sample]:
+        vectors = [tuple(map(float, part)) if i < kept else None for i, part in enumerate(parts)]
+        values = linearise(vectors, ratio)
+        return [
+            replace(sample, sums={"m": vector})
+            for sample, vector in zip(samples(name, "t", values), vectors, strict=True)
+        ]
+
+    by = {"a": {"t": spread_over("a", len(parts))}, "b": {"t": spread_over("b", n)}}
+    made = replace(task(metrics=(Metric("m", unit="raw", limits=(0, 1)),)), combine={"m": ratio})
+    (contrast,) = analysis.contrasts(analysis.columns([made], by), "a", 0.95)
+    assert contrast.diff.diff == pytest.approx(0, abs=1e-12)
+    assert (contrast.diff.n, contrast.diff.missing) == (n, len(parts) - n)

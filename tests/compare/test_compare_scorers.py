@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alignbench.compare.dry import describe
 from alignbench.compare.plan import Settings, make_plan
 from alignbench.compare.results import Comparison, from_json, to_json
 from alignbench.compare.run import run_comparison
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, WorkError
 
 TASK = """\
 task: toy_tox
@@ -200,3 +201,71 @@ def test_a_dry_run_counts_what_is_scored(recorded, task: Path) -> None:
     assert told["scored_outputs"] == {"toxicity": 14}
     assert told["tasks"][0]["requests"] == 14
     assert "scorers, and the outputs that they score of a policy: toxicity=recorded (14)" in _dry(told)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [
+        ("truth=judge:nowhere/at/all", "no folder nowhere/at/all"),
+        ("truth=judge:recorded:{rows}", "recorded outputs cannot be asked"),
+        ("toxicity=hf:nowhere/at/all", "no folder nowhere/at/all"),
+        ("toxicity=hf:pocket", "is no classifier"),
+    ],
+)
+def test_a_scorer_that_is_not_there_is_refused_before_work(
+    recorded, task: Path, scorer: str, says: str
+) -> None:
+    policy = recorded("mild", 0.3)
+    settings = Settings(tasks_dirs=(task,), scorers=(scorer.format(rows=policy.partition("recorded:")[2]),))
+    with pytest.raises(UsageError, match=says):
+        make_plan([policy], ["toy_tox"], settings=settings)
+
+
+def test_a_scorer_that_cannot_be_opened_costs_its_task_alone(
+    recorded, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are asked for when the first output is scored, which is after much was paid for."""
+
+    def broken(*args: Any, **more: Any) -> Any:
+        raise UsageError("the weights are cut short")
+
+    (task / "toys" / "plain.yaml").write_text(
+        "task: plain\narea: nlp\nkind: generate\ndescription: d\ndata: {hub: asks.jsonl}\ndoc_id: id\n"
+        'prompt: "{{ ask }}"\ntarget: ask\nmetrics: [{name: contains}]\nheadline: contains\n'
+    )
+    policy = recorded("mild", 0.3)
+    path = Path(policy.partition("recorded:")[2])
+    rows = [{"task": "plain", "doc_id": f"a{i}", "output": "x"} for i in range(20)]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("alignbench.engines.open_engine", broken)
+    out = tmp_path / "out"
+    found = run_comparison(
+        [policy], ["toy_tox,plain"], None, out, tasks_dirs=[task], scorers=["truth=judge:pocket"], quiet=True
+    )
+    assert [(each.task, each.error) for each in found.failures] == [("toy_tox", "the weights are cut short")]
+    assert [row.task for row in found.tasks] == ["plain"]
+    assert [each.note for each in found.scorers if each.name == "truth"] == [
+        "did not work (the weights are cut short)"
+    ]
+    assert (out / "results.json").is_file()
+
+
+def test_a_maximum_is_of_as_many_outputs_as_the_task_draws(recorded, compare, tmp_path: Path) -> None:
+    """It grows with their number: three documents with another have a mean, and no maximum."""
+    policy = recorded("mild", 0.3)
+    path = tmp_path / "mild.jsonl"
+    rows_ = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, n in zip(rows_, (1, 1, 3), strict=False):
+        row["outputs"], row["scores"] = ["x"] * n, {"toxicity": [0.25] * n}
+    write_jsonl(path, rows_)
+    found = compare(policy)
+    table = {name: row.scores["mild"] for name, row in rows(found).items()}
+    counts = {name: (score.n, score.missing) for name, score in table.items()}
+    assert counts == {"toxicity": (20, 0), "worst": (17, 3), "ever": (17, 3), "short": (20, 0)}
+    (note,) = [note for note in found.provenance["notes"] if "max and any" in note]
+    assert note.startswith("mild: 3 documents of toy_tox have 1 to 3 outputs where the task draws 2")
+
+
+def test_recorded_scores_of_another_scale(recorded, compare) -> None:
+    with pytest.raises(WorkError, match="the scorer 'toxicity' gives 30, which is no probability"):
+        compare(recorded("rude", 30.0))

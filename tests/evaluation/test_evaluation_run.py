@@ -346,6 +346,38 @@ def test_a_statistic_of_sums_has_its_value_as_the_mean(ledger: Ledger) -> None:
     assert len(set(values)) == 4
 
 
+@pytest.mark.parametrize(
+    ("numbers", "combine", "why"),
+    [
+        (lambda i: (1.0, 0.0), lambda sums: sums[0] / sums[1], "ZeroDivisionError: float division by zero"),
+        (lambda i: (1.0,) * (1 + i % 2), lambda sums: sums[0], "ValueError"),
+        (lambda i: (1.0,), lambda sums: "much", "TypeError"),
+        (lambda i: (1e306,), lambda sums: sums[0], "OverflowError"),
+    ],
+)
+def test_a_statistic_of_sums_that_fails_is_missing_and_costs_no_other_metric(
+    numbers: Any, combine: Any, why: str, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = make_task(
+        score=lambda document, answer: {"m": numbers(document.fields["i"]), "other": 1.0},
+        metrics=(Metric("m"), Metric("other")),
+        combine={"m": combine},
+    )
+    assert [sample.values for sample in run(EchoEngine(), task, ledger)] == [{"m": None, "other": 1.0}] * 4
+    said = capsys.readouterr().err
+    assert "the metric 'm' has no value" in said
+    assert why in said
+    assert said.count("\n") == 1
+
+
+def test_a_function_that_would_end_the_process_is_one_that_failed(ledger: Ledger) -> None:
+    def score(document: Document, answer: Any) -> dict[str, float | None]:
+        raise SystemExit(0)
+
+    with pytest.raises(WorkError, match="scoring fails on every document"):
+        run(EchoEngine(), make_task(score=score), ledger)
+
+
 def test_another_metric_asks_the_model_nothing_again(ledger: Ledger) -> None:
     engine = EchoEngine()
     run(engine, make_task(), ledger)

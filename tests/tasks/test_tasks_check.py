@@ -79,7 +79,11 @@ def test_the_whole_is_good(folder: Path) -> None:
         ("samples: 3", "samples: many", ", line 9: 'generation.samples': write a whole number, not 'many'"),
         ("samples: 3", "sample: 3", ", line 9: unknown key 'generation.sample' (did you mean 'samples'?)"),
         ("  temperature: 0.7\n", "", ", line 9: 'generation.samples' draws outputs; give 'generation.temper"),
-        ("scorer: truth\n", "scorer: 3\n", ", line 14: 'metrics.1.scorer': write text or a list, not 3"),
+        (
+            "scorer: truth\n",
+            "scorer: 3\n",
+            ", line 14: 'metrics.1.scorer': write text in quotes or a list, not 3",
+        ),
         ("scorer: truth\n", "scorer: tr-uth\n", ", line 14: metric 'true_share': the scorer's name 'tr-uth'"),
         ("scorer: truth\n", "scorer: []\n", ", line 14: metric 'true_share': the list of scorers is empty"),
         (
@@ -159,7 +163,7 @@ def test_the_whole_is_good(folder: Path) -> None:
             "{{ output } True?",
             ", line 22: 'scorers.truth.prompt': not a valid template",
         ),
-        ('yes: " yes"', "yes: true", ", line 23: 'scorers.truth.yes': write text, not True"),
+        ('yes: " yes"', "yes: true", ", line 23: 'scorers.truth.yes': write text in quotes, not True"),
         ("scorers:\n", "scorer:\n", ", line 20: unknown key 'scorer' (did you mean 'scorers'?)"),
         (
             "few_shot: {n: 1}",
@@ -309,3 +313,10 @@ def test_a_file_in_the_wrong_place(folder: Path) -> None:
 def test_the_shipped_files_are_good() -> None:
     bad = {report["path"]: report["problems"] for report in check_path(tasks_root()) if report["problems"]}
     assert not bad
+
+
+def test_a_name_of_data_that_no_file_can_have(folder: Path) -> None:
+    text = TASK.replace("rows.jsonl", "x" * 400)
+    (folder / "riddles.yaml").write_text(text)
+    (report,) = check_path(folder / "riddles.yaml")
+    assert report["status"].startswith("good; its data was not looked at")

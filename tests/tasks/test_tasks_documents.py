@@ -21,6 +21,7 @@ from alignbench.tasks.documents import (
 )
 from alignbench.tasks.registry import find_tasks
 from alignbench.tasks.spec import read_spec
+from alignbench.tasks.templates import template
 from alignbench.tasks.types import Document, Task
 
 CHOICE = """\
@@ -243,6 +244,14 @@ def test_a_value_outside_its_bounds_is_the_score_functions_fault(tmp_path: Path)
     assert task.score(documents[0], completion("nan"))["right"] is None
 
 
+def test_a_value_whose_square_is_no_number(tmp_path: Path) -> None:
+    """Its interval would be no number either, and results.json holds none."""
+    code = "def score(f, o):\n    return {'right': float(o), 'length': 1}\ndef one(f, o):\n    return 1\n"
+    documents = load(tmp_path, GENERATE, make=code)
+    with pytest.raises(WorkError, match=r"gives 1e\+200 for the metric 'right', too great"):
+        task_of(tmp_path).score(documents[0], completion("1e200"))
+
+
 def test_the_majority_level(tmp_path: Path) -> None:
     rows = [{"question": f"{i}?", "options": ["yes", "no"], "label": int(i < 3)} for i in range(10)]
     (metric,) = metrics_with_levels(task_of_rows(tmp_path, rows), load(tmp_path, rows=rows))
@@ -277,3 +286,19 @@ def test_choices_are_scored_on_their_log_likelihoods(tmp_path: Path) -> None:
     documents = load(tmp_path)
     answer = [Scored(-1.0, 1, True), Scored(-2.0, 1, False)]
     assert task_of(tmp_path).score(documents[0], answer) == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ 'x' * 10**17 }}", "MemoryError"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ q.__class__ }}", "unsafe"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+        ("{{ lipsum() }}", "'lipsum' is undefined"),
+    ],
+)
+def test_a_template_that_fails_is_one_sentence(source: str, says: str) -> None:
+    """Chance has no place in it: a prompt is the same in every run."""
+    with pytest.raises(UsageError, match=f"^x.yaml: prompt: .*{says}"):
+        template(source, "x.yaml: prompt")({"q": "hi"})

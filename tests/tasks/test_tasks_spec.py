@@ -46,6 +46,10 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("area: nlp\n", "", r"key 'area' is missing"),
         ("chance: 0.25", "chance: often", r"line 9: 'metrics.0.chance': .*not 'often'"),
         ("margin: 0.02", "margin: -1", r"line 9: 'metrics.0.margin'"),
+        ("margin: 0.02", "margin: .inf", r"line 9: 'metrics.0.margin': write a finite number, not inf"),
+        ("margin: 0.02", "ideal: .nan", r"line 9: 'metrics.0.ideal': write a finite number, not nan"),
+        ("chance: 0.25", "chance: -.inf", r"line 9: 'metrics.0.chance': write a finite number .*not -inf"),
+        ("exact_match, chance", "true, chance", r"line 9: 'metrics.0.name': write text in quotes, not True"),
         ("name: exact_match", "name: exact_mach", r"not built in .*did you mean 'exact_match'"),
         ("headline: exact_match", "headline: exact", r"headline 'exact' is none of the metrics"),
         ("headline: exact_match\n", "", r"'headline' is missing: name one of exact_match"),
@@ -117,6 +121,38 @@ def test_yaml_nested_deeper_than_any_parser_goes(tmp_path: Path) -> None:
     assert problem.endswith("line 1: not valid YAML (lists or mappings over 50 deep); mend this line")
 
 
+def test_anchors_that_multiply(tmp_path: Path) -> None:
+    """Nine lines of ten each stand for a billion values."""
+    keys = (
+        "citation",
+        "licence",
+        "canary",
+        "do_not_train",
+        "notes",
+        "where",
+        "doc_id",
+        "cluster",
+        "delimiter",
+    )
+    held = ["x", *(f"*b{i}" for i in range(8))]
+    lines = [f"{key}: &b{i} [{', '.join([held[i]] * 10)}]\n" for i, key in enumerate(keys)]
+    (problem,) = problems_of(write(tmp_path, GOOD + "".join(lines)))
+    assert problem.endswith("line 15: not valid YAML (over 100,000 values); mend this line")
+
+
 def test_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
     text = GOOD.replace("0.25, margin: 0.02", "&level 0.25, margin: *level")
     assert read_spec(write(tmp_path, text)).metrics[0].margin == 0.25
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ("{prompt: p, yes: ''}", r"line 11: 'scorers.x.yes': it is empty, not ''"),
+        ("{prompt: p, yes: ' a', no: ' a'}", r"line 11: scorer 'x': 'yes' and 'no' are the same"),
+    ],
+)
+def test_two_answers_that_cannot_be_weighed(tmp_path: Path, question: str, says: str) -> None:
+    text = GOOD.replace("metrics:", "metrics:\n  - {name: m, scorer: x}", 1) + f"scorers: {{x: {question}}}\n"
+    (problem,) = problems_of(write(tmp_path, text))
+    assert re.search(says.replace("line 11", r"line \d+"), problem)
