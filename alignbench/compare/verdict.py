@@ -81,7 +81,7 @@ def _sentence(
     others: list[str],
 ) -> str:
     if preferred is None:
-        text = f"against {reference}, {subject} is {_join(clauses)}" if clauses else ""
+        text = f"Against {reference}, {subject} is {_join(clauses)}" if clauses else ""
     elif not clauses:
         text = f"{subject} {preferred}"
     elif reference == win_reference:

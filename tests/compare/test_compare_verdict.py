@@ -74,20 +74,20 @@ def test_the_whole_story() -> None:
 
 def test_lower_is_better_shows_the_difference_itself() -> None:
     toxic = delta("tox", "toxicity", "better", -0.04, 0.01, gain=0.04, gain_ci=(0.03, 0.05))
-    assert sentence([toxic], [], []) == "against sft, ppo is less toxic (−4.0 points [−5.0, −3.0])."
+    assert sentence([toxic], [], []) == "Against sft, ppo is less toxic (−4.0 points [−5.0, −3.0])."
 
 
 def test_an_ideal_shows_how_much_nearer() -> None:
     bias = delta("pairs", "bias", "worse", 0.08, 0.01, gain=-0.02, gain_ci=(-0.03, -0.01))
-    expected = "against sft, ppo is more biased (−2.0 points [−3.0, −1.0] towards the ideal)."
+    expected = "Against sft, ppo is more biased (−2.0 points [−3.0, −1.0] towards the ideal)."
     assert sentence([bias], [], []) == expected
 
 
 def test_several_tasks_of_an_area_are_counted() -> None:
     rows = [delta(f"t{i}", "safety", word, 0.1, 0.05) for i, word in enumerate(["better", "better", "worse"])]
-    assert sentence(rows, [], []) == "against sft, ppo is better on 2 and worse on 1 of 3 safety tasks."
+    assert sentence(rows, [], []) == "Against sft, ppo is better on 2 and worse on 1 of 3 safety tasks."
     both = [delta(f"t{i}", "safety", "inconclusive", 0.1, 0.2) for i in range(2)]
-    assert sentence(both, [], []) == "against sft, ppo is inconclusive on both safety tasks."
+    assert sentence(both, [], []) == "Against sft, ppo is inconclusive on both safety tasks."
 
 
 def test_what_is_inconclusive_comes_last_and_together() -> None:
@@ -97,7 +97,7 @@ def test_what_is_inconclusive_comes_last_and_together() -> None:
     ]
     said = sentence(rows, [], [tax("ppo", "inconclusive", 0.0, 0.05)])
     assert said == (
-        "against sft, ppo is less toxic (−4.0 points [−5.0, −3.0]); and inconclusive in truthfulness "
+        "Against sft, ppo is less toxic (−4.0 points [−5.0, −3.0]); and inconclusive in truthfulness "
         "(+10 points [−10, +30]) and in its cost on NLP tasks (0.0 points [−5.0, +5.0], mean of 2 tasks)."
     )
 
@@ -147,7 +147,7 @@ def test_two_references() -> None:
 def test_failures_are_counted() -> None:
     failures = (Failure("ppo", "x", "broke"), Failure("ppo", "y", "broke"))
     said = sentence([delta("truth", "truthfulness", "equivalent", 0.0, 0.01)], [], [], failures)
-    assert said.startswith("against sft, ppo is equivalent in truthfulness (0.0 points [−1.0, +1.0]); ")
+    assert said.startswith("Against sft, ppo is equivalent in truthfulness (0.0 points [−1.0, +1.0]); ")
     assert said.endswith("; 2 parts failed and are left out.")
 
 
@@ -195,7 +195,7 @@ def test_a_policy_that_failed_everywhere_is_not_the_subject() -> None:
         failures=(Failure("late", None, "out of memory"),),
         policies=("sft", "ppo", "late"),
     )
-    assert said.startswith("against sft, ppo is more truthful")
+    assert said.startswith("Against sft, ppo is more truthful")
     assert said.endswith("1 part failed and is left out.")
 
 
