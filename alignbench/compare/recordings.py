@@ -12,15 +12,8 @@ from alignbench.compare.results import RecordedOutputs
 from alignbench.engines import RECORDED, logged
 from alignbench.engines.logged import Logged, SampleLog
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import (
-    TEXT_ONLY,
-    Asked,
-    Join,
-    Record,
-    Recording,
-    open_recording,
-    stripped,
-)
+from alignbench.engines.recorded import TEXT_ONLY, Asked, Join, Recording, open_recording
+from alignbench.engines.recorded_rows import Record, stripped
 from alignbench.engines.types import Score
 from alignbench.errors import UsageError
 from alignbench.evaluation.run import requests_of

@@ -19,16 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.engines.policy import Policy
-from alignbench.engines.recorded import (
-    Answer,
-    Asked,
-    Join,
-    chosen_sample,
-    clip,
-    identity_of,
-    shorten,
-    with_option,
-)
+from alignbench.engines.recorded import Answer, Asked, Join, chosen_sample, identity_of, with_option
+from alignbench.engines.recorded_rows import clip, shorten
 from alignbench.engines.types import Scored
 from alignbench.errors import UsageError, nearest
 from alignbench.sources import read_rows

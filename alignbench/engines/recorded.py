@@ -10,15 +10,21 @@ and annotations, Self-Instruct's predictions. ``logged`` reads what lm-evaluatio
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench.engines.policy import Policy, require_options
+from alignbench.engines.recorded_rows import (
+    KEYS,
+    Record,
+    Scores,
+    clip,
+    of_generator,
+    parted,
+    read_record,
+)
 from alignbench.engines.types import Scored
 from alignbench.errors import UsageError, nearest
 from alignbench.sources import read_rows
@@ -26,41 +32,11 @@ from alignbench.sources import read_rows
 if TYPE_CHECKING:
     from alignbench.engines.logged import SampleLog
 
-OUTPUTS = ("output", "response", "outputs", "responses")
-KEYS = ("doc_id", "prompt", "instruction")
-"""The columns that say what a row answers, the most exact first."""
-GENERATORS = ("generator", "policy")
-PAIRS = tuple({"output": f"output_{side}", "generator": f"generator_{side}"} for side in (1, 2))
-"""The columns of AlpacaEval's annotations, whose rows hold the outputs of two."""
 TEXT_ONLY = "these recorded outputs can only be scored as text"
 
 Answer = str | tuple[str, ...] | tuple[Scored, ...]
 """What was recorded for a document: a text, the texts drawn for its prompt, or a log-likelihood for each of
 its choices (or its target)."""
-Scores = Mapping[str, float | None]
-"""Scorer's name → its score of one output; None: it failed."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row: ``output`` to what the column ``by`` calls ``key``. ``number`` counts rows from 1; ``task``
-    None: the row does not say; ``prompt``: as the row has it, to check a join by ``doc_id``; ``input``: the
-    same for a join by ``instruction``, stripped, None where the row has no such column; ``outputs``: none
-    where the file has null, several where it has a list; ``scores``: what the row says of each of them."""
-
-    number: int
-    task: str | None
-    by: str
-    key: str
-    prompt: str | None
-    input: str | None
-    outputs: tuple[str, ...]
-    scores: tuple[Scores, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """How messages call it."""
-        return str(self.number)
 
 
 @dataclass(frozen=True)
@@ -286,9 +262,9 @@ def open_recording(policy: Policy) -> Recording | SampleLog:
         raise UsageError(
             f"{what}: 'task' says which of lm-eval's tasks is meant, and this is no log of it; leave it out"
         )
-    rows = [(number, each) for number, row in enumerate(read, start=1) for each in _parted(row)]
-    generator, rows = _of_generator(rows, policy.options.get("generator"), what)
-    records = tuple(_record(number, row, what) for number, row in rows)
+    rows = [(number, each) for number, row in enumerate(read, start=1) for each in parted(row)]
+    generator, rows = of_generator(rows, policy.options.get("generator"), what)
+    records = tuple(read_record(number, row, what) for number, row in rows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Recording(policy, records, identity_of(policy, digest, generator))
 
@@ -319,121 +295,6 @@ def with_option(policy: Policy, option: str) -> str:
     return f"{policy.spec}{'&' if '?' in policy.spec else '?'}{option}"
 
 
-def _parted(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row of AlpacaEval's annotations as two, one an output; any other row as it is."""
-    if not all(side["output"] in row for side in PAIRS) or any(name in row for name in OUTPUTS):
-        return [row]
-    return [{**row, **{name: row.get(column) for name, column in side.items()}} for side in PAIRS]
-
-
-def _of_generator(
-    rows: list[tuple[int, dict[str, Any]]], wanted: str | None, what: str
-) -> tuple[str | None, list[tuple[int, dict[str, Any]]]]:
-    """The rows of one generator, and its name; all rows where the file names none.
-
-    Of two naming columns the first that holds ``wanted`` counts, else the first that tells rows apart.
-    """
-    named = {column: found for column in GENERATORS if (found := _names(rows, column))}
-    if not named:
-        if wanted is not None:
-            raise UsageError(f"{what}: the file names no generator; leave ?generator= out")
-        return None, rows
-    column = next(
-        (column for column, found in named.items() if wanted in found),
-        next((column for column, found in named.items() if len(found) > 1), next(iter(named))),
-    )
-    bare = next((number for number, row in rows if not row.get(column)), None)
-    if bare is not None:
-        raise UsageError(f"{what}: row {bare} names no {column}, and other rows do; name it in every row")
-    names = named[column]
-    listed = shorten(names)
-    if wanted is None and len(names) > 1:
-        raise UsageError(f"{what}: the file holds outputs of {listed}; choose one with ?generator=NAME")
-    if wanted is not None and wanted not in names:
-        raise UsageError(f"{what}: no generator {wanted!r}{nearest(wanted, names)}; the file has {listed}")
-    chosen = wanted or names[0]
-    kept = [(number, row) for number, row in rows if str(row[column]) == chosen]
-    for other in named:
-        if len(held := _names(kept, other)) > 1:
-            raise UsageError(
-                f"{what}: the rows whose {column} is {chosen} are of several in the column {other}: "
-                f"{shorten(held)}; choose one with ?generator=NAME, or keep only its rows in the file"
-            )
-    return chosen, kept
-
-
-def _names(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> list[str]:
-    return list(dict.fromkeys(str(row[column]) for _, row in rows if row.get(column)))
-
-
-def shorten(names: Sequence[str]) -> str:
-    """Names for a message: the first of many."""
-    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
-
-
-def _record(number: int, row: Mapping[str, Any], what: str) -> Record:
-    # one with text before one that is null, and all outputs before one of them (samples.parquet has both)
-    present = sorted(
-        (name for name in OUTPUTS if name in row),
-        key=lambda name: (row[name] is None, not isinstance(row[name], list)),
-    )
-    name = next(iter(present), None)
-    by = next((key for key in KEYS if row.get(key) not in (None, "")), None)
-    if name is None or by is None:
-        raise UsageError(
-            f"{what}: row {number} needs an output ({' or '.join(OUTPUTS)}) and what it answers "
-            f"({', '.join(KEYS)}); its columns are {', '.join(map(str, row))}"
-        )
-    task, prompt = row.get("task"), row.get("prompt")
-    outputs = () if row[name] is None else (row[name],) if not isinstance(row[name], list) else row[name]
-    strange = next((output for output in outputs if not isinstance(output, str)), None)
-    if strange is not None or None in outputs:
-        held = "a list with " if isinstance(row[name], list) else ""
-        raise UsageError(
-            f"{what}: row {number}: {name} is {held}{type(strange).__name__}, not text; mend this row"
-        )
-    return Record(
-        number=number,
-        task=None if task in (None, "") else str(task),
-        by=by,
-        key=str(row[by]),
-        prompt=prompt if isinstance(prompt, str) else None,
-        input=stripped(row["input"]) if "input" in row else None,
-        outputs=tuple(outputs),
-        scores=_scores(row.get("scores"), len(outputs), f"{what}: row {number}"),
-    )
-
-
-def _scores(told: Any, n: int, where: str) -> tuple[Scores, ...]:
-    """``scores`` of a row: scorer → a number, or one for each of its ``n`` outputs; null: the scorer
-    failed."""
-    if told in (None, ""):
-        return ({},) * n
-    if isinstance(told, str):  # as samples.parquet has it
-        with suppress(ValueError):
-            told = json.loads(told)
-    mend = 'write {"NAME": number}, with a list of numbers where the row has several outputs'
-    if not isinstance(told, Mapping):
-        raise UsageError(f"{where}: scores is {type(told).__name__}; {mend}")
-    columns: dict[str, list[float | None]] = {}
-    for name, value in told.items():
-        values = value if isinstance(value, list) else [value]
-        sound = all(each is None or (type(each) in (int, float) and math.isfinite(each)) for each in values)
-        if len(values) != n or not sound:
-            raise UsageError(f"{where}: scores.{name} is no number for each of its {n} outputs; {mend}")
-        columns[str(name)] = [None if each is None else float(each) for each in values]
-    return tuple({name: values[k] for name, values in columns.items()} for k in range(n))
-
-
 def _by_scorer(some: Sequence[Held]) -> dict[str, list[float | None]]:
     names = dict.fromkeys(name for each in some for name in each.scores)
     return {name: [each.scores.get(name) for each in some] for name in names}
-
-
-def stripped(value: object) -> str:
-    """An ``input`` as it is compared: no text where there is none, no white space around it."""
-    return "" if value is None else str(value).strip()
-
-
-def clip(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
