@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 from alignbench.compare.results import TaskResult
 from alignbench.errors import UsageError
 from alignbench.report.run import Run
-from alignbench.report.text import clip, number
+from alignbench.report.text import clip, clip_middle, number
 
 TEXTS = ("prompt", "output", "target", "cluster", "outputs", "scores")
 FIXED = ("policy", "task", "doc_id", *TEXTS, "n_tokens", "flags")
@@ -22,6 +23,10 @@ LONGEST = 2400
 """Characters of one text that the page shows."""
 BUDGET = 1_300_000
 """Characters of all texts together: keeps the file near 1 MB beside plotly."""
+
+COMMON = 200
+"""Characters from which on what all shown prompts of a task begin with (exemplars) is shown once, above
+them."""
 
 Light = dict[str, Any]
 """A sample without its texts."""
@@ -83,10 +88,13 @@ class Card:
 
 @dataclass(frozen=True)
 class TaskSamples:
+    """``common``: what all prompts begin with, and the cards' lack; empty where that is short."""
+
     task: str
     area: str
     total: int
     cards: list[Card]
+    common: str = ""
 
 
 def side_by_side(run: Run, seed: int = 0) -> list[TaskSamples]:
@@ -99,12 +107,18 @@ def side_by_side(run: Run, seed: int = 0) -> list[TaskSamples]:
     judged = judgements(run.folder / "preferences.parquet", run.results.win_reference)
     for most in PER_TASK:
         chosen = {task: _choose(run, task, rows, most, seed) for task, rows in light.items()}
-        texts = _read_texts(path, {doc for picks in chosen.values() for doc, _ in picks})
+        texts, common = _read_texts(path, {doc for picks in chosen.values() for doc, _ in picks})
         used = {(t, d) for t, picks in chosen.items() for d, _ in picks}
         size = sum(row.size for key, row in texts.items() if key[:2] in used)
         if size <= BUDGET:
             break
-    return [_task(run, task, light[task], picks, texts, judged) for task, picks in chosen.items()]
+    return [
+        replace(
+            _task(run, task, light[task], picks, texts, judged),
+            common=clip_middle(common.get(task, ""), LONGEST),
+        )
+        for task, picks in chosen.items()
+    ]
 
 
 def column_names(path: Path, needed: Sequence[str]) -> list[str]:
@@ -137,20 +151,37 @@ def _read_light(path: Path) -> dict[str, list[Light]]:
     return by_task
 
 
-def _read_texts(path: Path, documents: set[str]) -> dict[tuple[str, str, str], Texts]:
-    """(task, doc_id, policy) → its texts; only of the documents that are shown."""
+def _read_texts(path: Path, documents: set[str]) -> tuple[dict[tuple[str, str, str], Texts], dict[str, str]]:
+    """(task, doc_id, policy) → its texts, only of the documents that are shown; and task → what their prompts
+    begin with, which is taken off them."""
     import pyarrow.parquet as pq
 
     known = column_names(path, NEEDED)
     columns = ["task", "doc_id", "policy", "prompt", "output", "target"]
     columns += [name for name in ("outputs", "scores") if name in known]
     table = pq.read_table(path, columns=columns, filters=[("doc_id", "in", sorted(documents) or [""])])
-    return {(row["task"], row["doc_id"], row["policy"]): texts_of(row, LONGEST) for row in table.to_pylist()}
+    rows = table.to_pylist()
+    prompts: dict[str, set[str]] = {}
+    for row in rows:
+        prompts.setdefault(row["task"], set()).add(row["prompt"] or "")
+    common = {task: common_beginning(held) for task, held in prompts.items()}
+    for row in rows:
+        row["prompt"] = (row["prompt"] or "").removeprefix(common[row["task"]])
+    return {(row["task"], row["doc_id"], row["policy"]): texts_of(row, LONGEST) for row in rows}, common
+
+
+def common_beginning(prompts: Collection[str]) -> str:
+    """What all begin with, up to the last empty line in it; empty where that is under ``COMMON`` characters,
+    or there is one prompt alone."""
+    same = commonprefix(list(prompts)) if len(prompts) > 1 else ""  # noqa: RUF071
+    head = same[: same.rfind("\n\n") + 2] if "\n\n" in same else ""
+    return head if len(head) >= COMMON else ""
 
 
 def texts_of(row: Light, longest: int) -> Texts:
     """The texts of a row of samples.parquet, each cut at ``longest`` characters."""
-    prompt, output, target = (clip(row[name] or "", longest) for name in ("prompt", "output", "target"))
+    prompt = clip_middle(row["prompt"] or "", longest)
+    output, target = (clip(row[name] or "", longest) for name in ("output", "target"))
     outputs = row.get("outputs") or ()
     try:
         scores = json.loads(row.get("scores") or "{}")

@@ -57,6 +57,15 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:limit]} … [{len(text) - limit:,} more characters]"
 
 
+def clip_middle(text: str, limit: int) -> str:
+    """The beginning and the end, ``limit`` characters together, and how many were left out between: what is
+    asked often stands last."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 2
+    return f"{text[: limit - tail]} … [{len(text) - limit:,} more characters] … {text[len(text) - tail :]}"
+
+
 def number(value: float | None, unit: str = "raw", *, sign: bool = False) -> str:
     """A rate in percent (or points) with one decimal, a raw value with about three digits; – if unknown."""
     if value is None:
