@@ -133,9 +133,10 @@ def test_pages_cover_every_document_once(run: Run) -> None:
 
 def test_a_long_prompt_is_cut_and_says_so(tmp_path: Path) -> None:
     rows = table()
-    rows[0]["prompt"] = "x" * 30_000
+    rows[0]["prompt"] = "x" * 29_999 + "?"
     page = read_page(make(tmp_path, rows), Ask(doc="d1"))
-    assert page.documents[0].card.prompt.endswith("[10,000 more characters]")
+    assert "… [10,000 more characters] …" in page.documents[0].card.prompt
+    assert page.documents[0].card.prompt.endswith("x?")  # what is asked stands last
 
 
 def test_a_new_file_is_read_anew(tmp_path: Path) -> None:
