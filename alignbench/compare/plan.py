@@ -216,8 +216,8 @@ def default_tasks(policies: Sequence[Policy], settings: Settings) -> tuple[list[
     entries = [entry for entry in entries if entry.spec is not None and entry.spec.kind in kinds]
     chosen = [entry for entry in entries if "default" in entry.suites] or entries
     kept, missing = [], []
-    for entry in chosen:
-        task = find_tasks([entry.name], **options)[0]  # type: ignore[arg-type]
+    # all at once: each call looks through the folders
+    for task in find_tasks([entry.name for entry in chosen], **options) if chosen else ():  # type: ignore[arg-type]
         try:
             task.load()
         except UsageError:

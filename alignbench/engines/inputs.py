@@ -6,6 +6,7 @@ Torch is not imported here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,13 +174,13 @@ class Inputs:
         return Tokens(fitted, [*map(len, fitted)], cuts)
 
 
-class Encodes:
+class Encodes(ABC):
     """Of an engine that turns text into token ids itself: what of that is asked of the engine."""
 
     @property
+    @abstractmethod
     def inputs(self) -> Any:
         """How requests become token ids (``Inputs``)."""
-        raise NotImplementedError
 
     @property
     def tokenizer(self) -> Any:

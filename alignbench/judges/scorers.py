@@ -14,16 +14,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from alignbench import engines
 from alignbench.engines.policy import Policy, parse_policy
 from alignbench.engines.types import Engine, Score, Scored, Unanswered
 from alignbench.errors import UsageError, nearest
+from alignbench.evaluation.run import ask_engine
 from alignbench.evaluation.types import Scorer
-from alignbench.ledger import Ledger, answer, content_key
+from alignbench.ledger import Ledger, content_key
 from alignbench.progress import Advance
 from alignbench.tasks.types import Document, Task
 
@@ -268,22 +269,8 @@ class LanguageModelScorer:
             for document, output in zip(documents, outputs, strict=True)
             for text in (question.yes, question.no)
         ]
-        identity = dict(self.engine.identity)
-        keys = [content_key(identity=identity, request=asdict(request)) for request in requests]
-
-        def run(held: Collection[int]) -> Iterator[list[tuple[int, Any]]]:
-            return self.engine.score(requests, held=held)
-
-        answers: list[Scored | Unanswered] = answer(
-            self._ledger,
-            "score",
-            keys,
-            run,
-            encode=asdict,
-            decode=lambda payload: Scored(**payload),
-            keep=lambda result: not isinstance(result, Unanswered),
-            fresh=self._fresh,
-            on_done=on_done,
+        answers: list[Scored | Unanswered] = ask_engine(
+            self.engine, "score", requests, self._ledger, self._fresh, on_done
         )
         self._cut += sum(isinstance(scored, Scored) and scored.cut > 0 for scored in answers[::2])
         return [_share(yes, no) for yes, no in zip(answers[::2], answers[1::2])]

@@ -29,7 +29,8 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
 @pytest.fixture
 def reward_model(tmp_path: Path) -> Path:
     """The pocket base with a head that gives one number."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     base = base_path()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
     model.save_pretrained(tmp_path / "rm")

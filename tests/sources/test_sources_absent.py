@@ -13,7 +13,6 @@ from alignbench.sources import hub, load_rows
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No connection; the names that were asked for all the same."""
-    pytest.importorskip("huggingface_hub")
     asked: list[str] = []
 
     def dataset_info(self: Any, name: str, **_: Any) -> None:

@@ -238,7 +238,6 @@ def test_tasks(folder: Path) -> None:
 
 def test_a_checkpoint_is_plain_transformers(story: dict[str, Any], folder: Path) -> None:
     """The same greedy text from ``transformers`` alone, in a process that never imports alignbench."""
-    pytest.importorskip("transformers")
     import pandas as pd
 
     samples = pd.read_parquet(folder / "quick/samples.parquet")

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,8 +125,7 @@ def test_winogenders_original_scores_on_the_real_file(shared_data: Path) -> None
     assert statistic(found, "parity", prejudiced) == 0
     correlation = statistic(found, "correlation", prejudiced)
     women = [doc.fields["women"] for doc in documents]
-    numpy = pytest.importorskip("numpy")
-    assert correlation == pytest.approx(numpy.corrcoef(women, [1 if w > 50 else -1 for w in women])[0, 1])
+    assert correlation == pytest.approx(np.corrcoef(women, [1 if w > 50 else -1 for w in women])[0, 1])
 
 
 def test_winogenders_right_resolutions(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -93,12 +94,13 @@ class Generating(Encodes):
     # ---- inside
 
     @property
+    @abstractmethod
     def _eos(self) -> tuple[int, ...]:
-        raise NotImplementedError
+        """The tokens that end a text."""
 
+    @abstractmethod
     def _load(self, needed: int) -> None:
         """See to it that a model is loaded for texts of ``needed`` tokens."""
-        raise NotImplementedError
 
     def _hold(self, llm: Any) -> None:
         """Keep what was loaded until ``close``, or until nobody has this engine any more."""
