@@ -88,11 +88,6 @@ def list_entries(tasks_dirs: Sequence[Path] = ()) -> list[Entry]:
     return look(tasks_dirs).entries
 
 
-def list_suites(tasks_dirs: Sequence[Path] = ()) -> list[Suite]:
-    """Every suite; see ``look``."""
-    return look(tasks_dirs).suites
-
-
 def find_tasks(
     names: Sequence[str], *, tasks_dirs: Sequence[Path] = (), mirror: Path | None = None, seed: int = 0
 ) -> list[Task]:

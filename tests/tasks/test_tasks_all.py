@@ -12,7 +12,7 @@ from alignbench.errors import DataAbsentError
 from alignbench.evaluation.plan import dry_run
 from alignbench.evaluation.run import requests_of
 from alignbench.evaluation.show import describe, render
-from alignbench.tasks.registry import Entry, find_tasks, list_entries, list_suites
+from alignbench.tasks.registry import Entry, find_tasks, list_entries, look
 from alignbench.tasks.types import Task
 
 ELSEWHERE = "its data set is not in the folder of real data; the tests of its family have rows of its format"
@@ -104,7 +104,7 @@ def test_no_document_is_among_its_own_exemplars(entry: Entry, shared_data: Path)
     assert alone > 0 or any(shots.separator in document.prompt for document in task.load())
 
 
-@pytest.mark.parametrize("name", [suite.name for suite in list_suites()])
+@pytest.mark.parametrize("name", [suite.name for suite in look().suites])
 def test_every_suite_is_planned_with_what_is_at_hand(name: str, shared_data: Path, tmp_path: Path) -> None:
     """One that lacks no more than the data excused above, which the notes name."""
     began = time.perf_counter()

@@ -8,7 +8,7 @@ import pytest
 
 from alignbench.errors import UsageError
 from alignbench.tasks import registry
-from alignbench.tasks.registry import find_tasks, list_entries, list_suites, tasks_root
+from alignbench.tasks.registry import find_tasks, list_entries, look, tasks_root
 
 TASK = """\
 task: {name}
@@ -72,7 +72,7 @@ def test_entries_know_their_suites_and_no_suite_is_a_task(folder: Path) -> None:
         "a2": ("s",),
         "b1": ("t",),
     }
-    assert [(s.name, s.description) for s in list_suites([folder])] == [("s", "D."), ("t", "D.")]
+    assert [(s.name, s.description) for s in look([folder]).suites] == [("s", "D."), ("t", "D.")]
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_suites_of_one_name_are_one(folder: Path) -> None:
     suite(folder, "suite: s\ndescription: D.\ntasks: [b]\n")
     suite(folder, "suite: s\ndescription: E.\ntasks: [a1]\n", "too")
     assert names(folder, "s") == ["b1", "a1"]
-    assert [each.description for each in list_suites([folder])] == ["D."]
+    assert [each.description for each in look([folder]).suites] == ["D."]
 
 
 def test_every_shipped_suite_names_tasks_that_there_are() -> None:
     assert tasks_root().is_dir()
-    suites = list_suites()
+    suites = look().suites
     assert {"default", "pocket"} <= {each.name for each in suites}
     for each in suites:
         assert find_tasks([each.name]), each.name
